@@ -1,28 +1,33 @@
-"""L2 radii within which a classifier's answers cannot change, and what they come to over images."""
+"""Radii within which a classifier's answers cannot change, and attacks on what they claim."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
+from purpleteam.attacks.evasion import EvasionAttack
 from purpleteam.core.arrays import Floats, Ints
 from purpleteam.core.errors import UsageError
 from purpleteam.core.statistics import Estimate, Rate, mean
+from purpleteam.data.images import ImageSet
+from purpleteam.models.devices import device_of, to_batch
+from purpleteam.models.guard import Classifier
 
-CURVE = tuple(quarter / 4 for quarter in range(17))  # radii at which papers compare: 0 to 4
+CURVE = tuple(quarter / 4 for quarter in range(17))  # radii at which papers compare
 
 
 @dataclass(frozen=True, kw_only=True)
 class Certificate:
-    """What is proved of one image."""
+    """What is proved of one image: no change shorter than `radius` moves the answer."""
 
-    label: int
-    """The classifier's answer; where it abstained, only the likeliest."""
-    radius: float
-    """No change of a smaller L2 norm, in pixel units of [0, 1], moves the answer; 0 proves none."""
+    label: int  # where it abstained, only the likeliest
+    radius: float  # in pixel units of [0, 1]
     abstained: bool = False
 
 
@@ -30,72 +35,84 @@ class Certificate:
 class RadiusCertificate:
     """The certificates of a classifier on images. An abstention counts as wrong."""
 
-    method: str
     images: tuple[Certificate, ...]
     labels: Ints
     """True labels, (N,)."""
-    classifier: str
-    """Digest of what was certified: of weights, and of noise where that is part of it."""
     how: Mapping[str, Any]
-    """Options of the method."""
-    claim: Mapping[str, Any]
-    """Complete or not, deterministic or not, which arithmetic (ISO/IEC 24029-2)."""
+    """Method, norm, options, and what is claimed in the words of ISO/IEC 24029-2."""
+    classifier: str
+    """Digest of what was certified: of weights, and of the noise where it is part of that."""
     seconds: float
 
-    @property
+    @cached_property
     def radius(self) -> Floats:
         """The radius of each image that is answered right, else -1, (N,)."""
         pairs = zip(self.images, self.labels.tolist(), strict=True)
-        right = (c.radius if c.label == y and not c.abstained else -1.0 for c, y in pairs)
-        return np.fromiter(right, np.float64, len(self.images))
-
-    @property
-    def abstained(self) -> int:
-        return sum(image.abstained for image in self.images)
-
-    @property
-    def clean_accuracy(self) -> Rate:
-        """Fraction right on unchanged images."""
-        return self.certified_accuracy(0)
+        return np.array([c.radius if c.label == y and not c.abstained else -1.0 for c, y in pairs])
 
     def certified_accuracy(self, radius: float) -> Rate:
-        """Return the fraction that is right and stays so within an L2 radius, at least 0."""
+        """Return the fraction that is right, and stays so within a radius of at least 0."""
         return Rate.of(self.counts(radius)["verified"], len(self.images))
 
     def counts(self, radius: float) -> dict[str, int]:
         """Return how many images are verified, falsified (wrong as they are) and unknown."""
         if not radius >= 0:
             raise UsageError(f"a certified radius is at least 0, not {radius}")
-        verified, n = int((self.radius >= radius).sum()), len(self.images)
-        wrong = n - int((self.radius >= 0).sum()) - self.abstained
-        return {"verified": verified, "falsified": wrong, "unknown": n - verified - wrong}
+        wrong = sum(
+            r < 0 and not c.abstained for r, c in zip(self.radius, self.images, strict=True)
+        )
+        verified = int((self.radius >= radius).sum())
+        unknown = len(self.images) - verified - wrong
+        return {"verified": verified, "falsified": wrong, "unknown": unknown}
 
     @property
     def average_radius(self) -> Estimate:
         """Mean radius, 0 where wrong (ACR, Zhai et al. 2020, arXiv:2001.02378)."""
-        radii = self.radius.clip(0).tolist()
-        return mean(radii, bounds=(0, float("inf")))
+        return mean(self.radius.clip(0).tolist(), bounds=(0, float("inf")))
 
     def to_json(self, epsilons: Sequence[float]) -> dict[str, Any]:
         """Return the fields of `purple certify --json`; the largest of the epsilons leads."""
-        most = max(epsilons)
-        curve = sorted({*CURVE, *epsilons})
+
+        def at(radius: float) -> dict[str, Any]:
+            accuracy = self.certified_accuracy(radius).to_json()
+            counts = self.counts(radius)
+            return {"epsilon": radius, "certified_accuracy": accuracy, "counts": counts}
+
         return {
-            "method": self.method,
-            "epsilon": most,
-            "norm": "l2",
-            "certified_accuracy": self.certified_accuracy(most).to_json(),
-            "clean_accuracy": self.clean_accuracy.to_json(),
-            "counts": self.counts(most),
-            "stages": [
-                {"epsilon": at, "certified_accuracy": self.certified_accuracy(at).to_json()}
-                | self.counts(at)
-                for at in curve
-            ],
-            "average_radius": self.average_radius.to_json(),
-            "abstained": self.abstained,
             **self.how,
-            **self.claim,
+            **at(max(epsilons)),
+            "clean_accuracy": self.certified_accuracy(0).to_json(),
+            "stages": [at(radius) for radius in sorted({*CURVE, *epsilons})],
+            "average_radius": self.average_radius.to_json(),
+            "abstained": sum(image.abstained for image in self.images),
             "classifier": self.classifier,
             "seconds": self.seconds,
         }
+
+
+def contradictions(
+    images: ImageSet,
+    certificate: RadiusCertificate,
+    attack: EvasionAttack,
+    attacked: Classifier,
+    answer: Callable[[Tensor, Sequence[int]], Sequence[int | None]],
+    *,
+    seed: int = 0,
+) -> tuple[int, ...]:
+    """Attack each image whose radius is above the attack's epsilon; return which are answered anew.
+
+    The certified label is held for right, whatever the true one is. `attacked` is the certified
+    classifier as an attack sees it, and `answer` what it says of images (N, C, H, W) of an index
+    (N,), None where it abstains: that alone counts. A sound certificate leaves none.
+    """
+    if attack.norm != (norm := certificate.how["norm"]):
+        raise UsageError(f"the radii are in {norm}, the attack is in {attack.norm}")
+    held = certificate.images
+    index = [i for i, c in enumerate(held) if not c.abstained and c.radius > attack.epsilon]
+    if not index:
+        return ()
+    device, labels = device_of(attacked), [held[i].label for i in index]
+    x, y = to_batch(images.images[index], device), torch.tensor(labels, device=device)
+    x_adv = attack(attacked, x, y, seed=seed, index=torch.tensor(index))
+    found = zip(index, labels, answer(x_adv, index), strict=True)
+    return tuple(i for i, label, new in found if new not in (None, label))
