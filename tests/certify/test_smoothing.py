@@ -138,13 +138,21 @@ def test_another_seed_is_another_smoothed_classifier() -> None:
 
 
 def test_a_refusal_is_no_vote() -> None:
-    def half(x: Tensor) -> Tensor:
+    def mostly_refusing(x: Tensor) -> Tensor:
         scores = torch.tensor([[0.0, 1.0, 0.0]]).repeat(len(x), 1)
-        scores[::2] = torch.nan
+        scores[torch.arange(len(x)) % 4 > 0] = torch.nan
         return scores
 
     images = ImageSet(np.zeros((1, *SHAPE), np.uint8), np.ones(1, np.int64))
-    assert certify_smoothing(half, images, Smoothing()).images[0].abstained
+    (found,) = certify_smoothing(mostly_refusing, images, Smoothing()).images
+    assert found == Certificate(label=1, radius=0.0, abstained=True)
+
+
+def test_equal_images_in_two_places_get_noise_of_their_own() -> None:
+    image = random_images(4).images[3:]
+    twice = ImageSet(np.concatenate([image, image]), np.zeros(2, np.int64))
+    first, second = certify_smoothing(Plane(), twice, Smoothing(sigma=0.4)).images
+    assert first.radius != second.radius
 
 
 def contradicted(

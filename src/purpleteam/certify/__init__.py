@@ -5,7 +5,8 @@ Against changed images, at test time:
   `torch_graph` or `onnx_graph`
 - `bounds`      IBP and CROWN; `tighten` for inner neurons, `slopes` searched (alpha and beta-CROWN)
 - `smoothing`   randomized smoothing: against changes in L2, of any classifier
-- `radii`       certified L2 radii, and what they come to over images
+- `lipschitz`   a bound of the net's slope: against changes in L2 and, weakly, L-infinity
+- `radii`       certified radii, and attacks on what they claim
 
 Against changed training images:
 - `dpa`         Deep Partition Aggregation: against insertions and removals of training images
