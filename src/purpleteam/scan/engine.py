@@ -3,16 +3,18 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from functools import partial
+from functools import cache
 from pathlib import Path
 
 from purpleteam.core.errors import UsageError, reason_of
 from purpleteam.scan import scanners as folder
-from purpleteam.scan.scanner import BEGIN, SCANNERS, Scanner, ScanResult, Tree, merged, walk
+from purpleteam.scan.scanner import SCANNERS, Scanner, ScanResult, Tree, merged, walk
+from purpleteam.scan.scanners.bandit_code import begin
 from purpleteam.scan.settle import settle
 
 KEPT_RESULTS = 32
 KEPT_BYTES = 64 << 20  # results of larger trees are not kept: hashing costs as much as scanning
+CODE = ("bandit", "ml-code")  # where both are asked, each file is parsed once
 SCANNERS.load(folder)
 
 
@@ -65,14 +67,18 @@ def _scanned(tree: Tree, scanners: Iterable[Scanner]) -> Iterator[ScanResult]:
     except OSError:
         digest = None  # the scanners say which file cannot be read
     keys = {scanner: (scanner, tree, digest or "") for scanner in scanners}
-    apart = [scanner for scanner in keys if scanner in BEGIN and keys[scanner] not in _results]
-    begun: dict[Scanner, Callable[[], ScanResult]] = {}
-    for scanner in apart:
-        with suppress(Exception):  # it is begun again below, where its error is told
-            begun[scanner] = BEGIN[scanner](tree.root)
-    for scanner, key in sorted(keys.items(), key=lambda row: row[0] in begun):
+    code = {SCANNERS[name]: name for name in CODE}
+    waits: Callable[[], dict[str, ScanResult]] = dict
+    if all(scanner in keys and keys[scanner] not in _results for scanner in code):
+        with suppress(Exception):  # each begins alone below, where its error is told
+            waits = cache(begin(tree.root, CODE))
+    for scanner, key in sorted(keys.items(), key=lambda row: row[0] in code):
         try:
-            result = _results.get(key) or begun.get(scanner, partial(scanner, tree.root))()
+            result = _results.get(key)
+            if result is None and scanner in code:
+                with suppress(KeyError, RuntimeError):
+                    result = waits()[code[scanner]]
+            result = scanner(tree.root) if result is None else result
         except Exception as error:  # of one scanner: the others still look, and it is said
             name = next((name for name in SCANNERS if SCANNERS[name] is scanner), "a scanner")
             why = f"{name} failed: {type(error).__name__}: {reason_of(error)}"

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -95,8 +96,6 @@ class ScanResult:
 
 Scanner = Callable[[Path], ScanResult]  # looks at a file or a folder
 SCANNERS: Registry[Scanner] = Registry("scanner")  # filled by a file for each
-BEGIN: dict[Scanner, Callable[[Path], Callable[[], ScanResult]]] = {}
-"""Of a scanner with a process of its own: what starts it, and returns what waits for its result."""
 
 
 def severity_at_least(severity: str, least: str) -> bool:
@@ -236,30 +235,33 @@ def no_collection() -> Iterator[None]:
 
 
 def file_scanner(name: str) -> Callable[[Callable[[Path, str], ScanResult | None]], Scanner]:
-    """Make a function that looks at a file, or returns None for it, a scanner of a path.
-
-    Whatever it raises on a file, and a time limit, is an error of that file alone.
-    """
+    """Make a function that looks at a file, or returns None for it, a scanner of a path."""
 
     def register(look: Callable[[Path, str], ScanResult | None]) -> Scanner:
         def scanner(path: Path) -> ScanResult:
             tree, results = walk(path), [ScanResult()]
             for file in tree.files:
                 told = tree.name(file)
-                try:
-                    limit = SECONDS + file.stat().st_size / BYTES_A_SECOND
-                    with time_limit(limit), no_collection():
-                        result = look(file, told)
-                except OSError as error:
-                    why = f"cannot be read: {error.strerror}"
-                    result = ScanResult(skipped=((told, why),), errors=(f"{told}: {why}",))
-                except Exception as error:
-                    why = f"{name} failed: {type(error).__name__}: {reason_of(error)}"
-                    result = ScanResult(errors=(f"{told}: {why}",))
-                if result is not None:
+                if result := guarded(name, partial(look, file, told), file, told):
                     results.append(result)
             return merged(results)
 
         return SCANNERS.register(name)(scanner)
 
     return register
+
+
+def guarded(
+    scanner: str, look: Callable[[], ScanResult | None], file: Path, name: str
+) -> ScanResult | None:
+    """Return what is found in a file; what is raised, also by a time limit, is its error alone."""
+    try:
+        limit = SECONDS + file.stat().st_size / BYTES_A_SECOND
+        with time_limit(limit), no_collection():
+            return look()
+    except OSError as error:
+        why = f"cannot be read: {error.strerror}"
+        return ScanResult(skipped=((name, why),), errors=(f"{name}: {why}",))
+    except Exception as error:
+        why = f"{scanner} failed: {type(error).__name__}: {reason_of(error)}"
+        return ScanResult(errors=(f"{name}: {why}",))

@@ -119,11 +119,8 @@ def scan(
     **given: Unpack[Leaving],
 ) -> Scanned:
     """Scan code and model files; say what was skipped. --out FILE writes SARIF."""
-    from purpleteam.scan import second_opinion as others
-    from purpleteam.scan import semgrep as second_engine
     from purpleteam.scan.against import compare, read_baseline
     from purpleteam.scan.engine import scan as look
-    from purpleteam.scan.packages.audit import audit as pip_audit
     from purpleteam.scan.sarif import to_sarif
     from purpleteam.scan.scanner import SCANNERS, severity_at_least
     from purpleteam.verbs.outputs import file_to_write
@@ -143,12 +140,19 @@ def scan(
         inside = isinstance(run, RunFolder) and path.is_relative_to(run.path.resolve())
         below = whole.is_relative_to(here) and not inside
         targets.append(whole.relative_to(here) if below else path)
-    engines: list[str | Scanner] = [
-        *SCANNERS,
-        *([] if semgrep is None else [second_engine.semgrep(semgrep)]),
-        *([pip_audit] if audit else []),
-        *([others.second_opinion()] if second_opinion else []),
-    ]
+    engines: list[str | Scanner] = [*SCANNERS]
+    if semgrep is not None:
+        from purpleteam.scan.semgrep import semgrep as second_engine
+
+        engines.append(second_engine(semgrep))
+    if audit:
+        from purpleteam.scan.packages.audit import audit as pip_audit
+
+        engines.append(pip_audit)
+    if second_opinion:
+        from purpleteam.scan.second_opinion import second_opinion as others
+
+        engines.append(others())
     result = look(targets, engines, inline_allow=not no_inline_allow)
     since = None if baseline is None else compare(baseline, result)
     names = [path.name for path in targets]

@@ -27,17 +27,24 @@ NO_NODES = frozenset({"ctx", "op", "ops", "attr", "arg", "asname", "module", "le
 IMPORTERS = ("__import__", "importlib.import_module")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Module:
     """One file: its nodes, outer ones first, its text, and what its names stand for."""
 
-    nodes: tuple[ast.AST, ...]
-    text: str
-    names: dict[str, str]
+    tree: ast.AST
+    source: bytes
+
+    @cached_property
+    def nodes(self) -> list[ast.AST]:
+        return nodes_of(self.tree)
+
+    @cached_property
+    def text(self) -> str:
+        return self.source.decode("utf-8", "replace")
 
     @property
     def body(self) -> list[ast.stmt]:
-        return self.nodes[0].body if isinstance(self.nodes[0], ast.Module) else []
+        return self.tree.body if isinstance(self.tree, ast.Module) else []
 
     def dotted(self, node: ast.AST | None) -> str:
         """Return the full dotted name that an expression stands for, or an empty text.
@@ -48,7 +55,7 @@ class Module:
             return self.names.get(node.id, node.id)
         if isinstance(node, ast.Attribute):
             return f"{self.dotted(node.value) or '?'}.{node.attr}"
-        match node:
+        match node if isinstance(node, ast.Call) else None:
             case ast.Call(
                 func=ast.Name(id="getattr"), args=[value, ast.Constant(value=str(name)), *_]
             ):
@@ -61,14 +68,23 @@ class Module:
         return ""
 
     @cached_property
-    def words(self) -> str:
-        """All names, and all texts as Python reads them, in small letters."""
+    def identifiers(self) -> str:
+        """All names, in small letters."""
         words = {row.id for row in self.of(ast.Name)} | {row.attr for row in self.of(ast.Attribute)}
         words |= {row.arg or "" for kind in (ast.keyword, ast.arg) for row in self.of(kind)}
         words |= {row.module or "" for row in self.of(ast.ImportFrom)}
         words |= {row.name for row in self.of(ast.alias)}
-        words |= {row.value for row in self.of(ast.Constant) if isinstance(row.value, str)}
         return "\n".join(words).lower()
+
+    @cached_property
+    def texts(self) -> str:
+        """All texts as Python reads them, in small letters."""
+        texts = {row.value for row in self.of(ast.Constant) if isinstance(row.value, str)}
+        return "\n".join(texts).lower()
+
+    def holds(self, *texts: str) -> bool:
+        """Return whether one of these, in small letters, is a part of a name or of a text."""
+        return any(text in self.identifiers or text in self.texts for text in texts)
 
     @cached_property
     def lines(self) -> list[str]:
@@ -112,11 +128,13 @@ class Module:
                 if name == "functools.partial" and node.args:
                     whole = ast.Call(node.args[0], node.args[1:], node.keywords)
                     call, name = ast.copy_location(whole, node), self.dotted(node.args[0])
-                args = [self._literal(value) for value in call.args]
-                values = [self._literal(keyword.value) for keyword in call.keywords]
-                if args != call.args or values != [keyword.value for keyword in call.keywords]:
-                    named = zip(call.keywords, values, strict=True)
-                    keywords = [ast.keyword(keyword.arg, value) for keyword, value in named]
+                given = (*call.args, *(keyword.value for keyword in call.keywords))
+                if any(getattr(value, "id", None) in self._literals for value in given):
+                    args = [self._literal(value) for value in call.args]
+                    named = (
+                        (keyword.arg, self._literal(keyword.value)) for keyword in call.keywords
+                    )
+                    keywords = [ast.keyword(*pair) for pair in named]
                     call = ast.copy_location(ast.Call(call.func, args, keywords), call)
                 yield call, name
 
@@ -140,8 +158,30 @@ class Module:
             and bound[node.targets[0].id] == 1
         }
 
+    @cached_property
+    def names(self) -> dict[str, str]:
+        """What names stand for: what was imported, and attributes of it."""
+        names: dict[str, str] = {}
+        for node in self.of(ast.Import, ast.ImportFrom):
+            if isinstance(node, ast.Import):
+                for alias in node.names:
+                    top = alias.name.partition(".")[0]
+                    names[alias.asname or top] = alias.name if alias.asname else top
+            elif node.module and not node.level:
+                for alias in node.names:
+                    names[alias.asname or alias.name] = f"{node.module}.{alias.name}"
+        self.__dict__["names"] = names  # of which those below are made
+        for assign in self.of(ast.Assign):
+            match assign:
+                case ast.Assign(targets=[ast.Name(id=name)], value=ast.Attribute() as value):
+                    target = self.dotted(value)
+                    if len(target) < MAX_NAME and self.imports(target.partition(".")[0]):
+                        names.setdefault(name, target)
+        return names
+
     def imports(self, *packages: str) -> bool:
-        return not self._packages.isdisjoint(packages)
+        named = any(package.lower() in self.identifiers for package in packages)
+        return named and not self._packages.isdisjoint(packages)
 
     @cached_property
     def _packages(self) -> set[str]:
@@ -152,24 +192,7 @@ def parse(source: bytes) -> Module:
     """Return the module; source that is no Python is a SyntaxError or a ValueError."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the scanned code's own, such as odd escapes
-        nodes = tuple(nodes_of(ast.parse(source)))
-    names: dict[str, str] = {}
-    module = Module(nodes, source.decode("utf-8", "replace"), names)
-    for node in module.of(ast.Import, ast.ImportFrom):
-        if isinstance(node, ast.Import):
-            for alias in node.names:
-                top = alias.name.partition(".")[0]
-                names[alias.asname or top] = alias.name if alias.asname else top
-        elif node.module and not node.level:
-            for alias in node.names:
-                names[alias.asname or alias.name] = f"{node.module}.{alias.name}"
-    for assign in module.of(ast.Assign):
-        match assign:
-            case ast.Assign(targets=[ast.Name(id=name)], value=ast.Attribute() as value):
-                target = module.dotted(value)
-                if len(target) < MAX_NAME and module.imports(target.partition(".")[0]):
-                    names.setdefault(name, target)
-    return module
+        return Module(ast.parse(source), source)
 
 
 def nodes_of(tree: ast.AST) -> list[ast.AST]:
@@ -249,7 +272,7 @@ def rule(
     def add(look: Look) -> Look:
         @wraps(look)
         def asked(module: Module) -> Iterator[Hit]:
-            return look(module) if any(text in module.words for text in held) else iter(())
+            return look(module) if module.holds(*held) else iter(())
 
         RULES.register(id)((Rule(id, severity, f"CWE-{cwe}", fix, confidence), asked))
         return look

@@ -18,6 +18,9 @@ UNPICKLERS = frozenset(
     | {"torch.package.PackageImporter", "dill.load_session", "dill.load_module", "paddle.load"}
     | {"compress_pickle.load", "compress_pickle.loads", "mlflow.pyfunc.spark_udf"}
 )
+LAST_NAMES = {"load_model", "load_learner", "recv_pyobj"}.union(
+    name.rpartition(".")[2] for name in UNPICKLERS
+)
 ARRAYS = {"numpy.load": 2, "numpy.lib.format.read_array": 1}  # where allow_pickle stands
 YAML = frozenset({"yaml.load", "yaml.load_all"})
 YAML_UNSAFE = frozenset(
@@ -110,7 +113,7 @@ def unpickling(module: Module) -> Iterator[Hit]:
 
 def _unpickles(name: str) -> bool:
     package, _, last = name.rpartition(".")
-    return (
+    return last in LAST_NAMES and (
         name in UNPICKLERS
         or (package.startswith("mlflow.") and last == "load_model" and package != "mlflow.onnx")
         or (package.startswith("fastai.") and last == "load_learner")

@@ -2,20 +2,20 @@
 
 from pathlib import Path
 
-from purpleteam.scan.formats.containers import STREAMS
-from purpleteam.scan.formats.problem import MOST_LETTERS
-from purpleteam.scan.formats.sniff import MODEL_KINDS
-from purpleteam.scan.judgement import judge
 from purpleteam.scan.scanner import ScanResult, file_scanner
-
-OPENED = MODEL_KINDS | STREAMS.keys()
 
 
 @file_scanner("model-file")
 def scan_model_files(file: Path, name: str) -> ScanResult | None:
     """Return findings on a file that is, claims to be, or holds a model."""
+    from purpleteam.scan.formats.containers import STREAMS  # NumPy: not before Bandit is at work
+    from purpleteam.scan.formats.problem import MOST_LETTERS
+    from purpleteam.scan.formats.sniff import MODEL_KINDS
+    from purpleteam.scan.judgement import judge
+
     judged = judge(file)
-    if not (judged.problems or judged.claims_model or judged.kind in OPENED):
+    opened = MODEL_KINDS | STREAMS.keys()
+    if not (judged.problems or judged.claims_model or judged.kind in opened):
         return None
     told = {f"{row.grade}: {row}"[:MOST_LETTERS]: row.rule for row in judged.problems}
     findings = tuple(rule.finding("model-file", text, path=name) for text, rule in told.items())
