@@ -1,6 +1,7 @@
 """Defences by training, one file each: `DEFENCES` has them; each trains a model on a dataset.
 
 - `pgd` against the current model, several steps; `fast` a single step from a random start
+- `noise` under the noise of randomized smoothing, for certified L2 radii
 """
 
 import sys
