@@ -4,6 +4,7 @@ Against changed images, at test time:
 - `network`     a net as a graph of `layers` (affine) and `bends` (activations, pooling), read by
   `torch_graph` or `onnx_graph`
 - `bounds`      IBP and CROWN; `tighten` for inner neurons, `slopes` searched (alpha and beta-CROWN)
+- `cascade`     from the cheapest proof to `branch` and bound: verified, falsified or unknown
 - `smoothing`   randomized smoothing: against changes in L2, of any classifier
 - `lipschitz`   a bound of the net's slope: against changes in L2 and, weakly, L-infinity
 - `radii`       certified radii, and attacks on what they claim

@@ -11,6 +11,7 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -80,10 +81,14 @@ class Rectifier(Activation):
 
 @dataclass(frozen=True, eq=False)
 class Clip(Activation):
-    """min(max(x, least), most): clamp, hardtanh, ReLU6."""
+    """min(max(x, least), most): clamp, hardtanh, ReLU6; the ends as float32 has them."""
 
     least: float
     most: float
+
+    def __post_init__(self) -> None:
+        for name in ("least", "most"):
+            object.__setattr__(self, name, float(np.float32(getattr(self, name))))
 
     def value(self, *inputs: Tensor) -> Tensor:
         return inputs[0].clamp(self.least, self.most)

@@ -79,6 +79,7 @@ def lower_bound(
             IBP is elided so).
         rounding: add the error of the arithmetic.
     """
+    form = form.to(boxes[0].lower.dtype)
     return Backward(network, boxes, choices or Choices(), rounding, elide).bound(
         {len(network.nodes) if at is None else at: form}
     )

@@ -38,6 +38,8 @@ def optimise(
         for number in range(network.root + 1, len(network.nodes))
         if any(isinstance(network[user].layer, Rectifier) for user in network.users[number])
     ]
+    if not nodes:  # nothing is free
+        return lower_bound(network, boxes, form, rounding=rounding), start
     shape = form.shape[:2]
     slopes, betas, signs = {}, {}, {}
     for number in nodes:

@@ -1,0 +1,250 @@
+"""Branch and bound: a case at a time, until each is proved or one is refuted.
+
+A case says of some rectifiers whether their input is below or above 0; there each is a line, and
+the bounds of the others grow tighter. One case that is not proved becomes two (Bunel et al. 2020,
+arXiv:1909.06588), each bounded with searched slopes and multipliers (beta-CROWN, Wang et al. 2021,
+arXiv:2103.06624). It ends with all cases proved, with an image that errs, or at a limit.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from purpleteam.certify.bends import Rectifier
+from purpleteam.certify.bounds import Boxes, Choices, margins
+from purpleteam.certify.layers import Box
+from purpleteam.certify.network import Network
+from purpleteam.certify.slopes import optimise
+from purpleteam.certify.tighten import onward
+
+STEPS = 10  # of the search in each case; its children go on from what it found
+PROBES = 8  # random corners of the worst case's box that are tried, each round
+
+
+@dataclass
+class Cases:
+    """Cases of one image, (N, ...): boxes, splits (+1, -1, 0), the margin each is about."""
+
+    boxes: Boxes
+    splits: dict[int, Tensor]
+    rows: Tensor  # (N,) the place of the other class among the margins
+    least: Tensor  # (N,) the lower bound so far
+    choices: Choices
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def take(self, places: Tensor) -> Cases:
+        return Cases(
+            [box.rows(places) for box in self.boxes],
+            {number: signs[places] for number, signs in self.splits.items()},
+            self.rows[places],
+            self.least[places],
+            Choices(*({k: v[places] for k, v in part.items()} for part in self._free)),
+        )
+
+    @property
+    def _free(self) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
+        return self.choices.slopes, self.choices.multipliers
+
+    @staticmethod
+    def join(parts: list[Cases]) -> Cases:
+        first = parts[0]
+
+        def joined(name: str) -> dict[int, Tensor]:
+            all_parts = [getattr(part.choices, name) for part in parts]
+            return {k: torch.cat([part[k] for part in all_parts]) for k in all_parts[0]}
+
+        return Cases(
+            [
+                Box(*(torch.cat([part.boxes[k][side] for part in parts]) for side in (0, 1)))
+                for k in range(len(first.boxes))
+            ],
+            {k: torch.cat([part.splits[k] for part in parts]) for k in first.splits},
+            torch.cat([part.rows for part in parts]),
+            torch.cat([part.least for part in parts]),
+            Choices(joined("slopes"), joined("multipliers")),
+        )
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What branch and bound came to for one image."""
+
+    proved: bool
+    counterexample: Tensor | None  # (C, H, W), in the box, and misclassified by the graph
+    cases: int
+
+
+def branch(
+    network: Network,
+    boxes: Boxes,
+    label: Tensor,
+    open_rows: Tensor,
+    *,
+    seconds: float,
+    batch: int = 64,
+    most_cases: int = 100_000,
+    rng: torch.Generator | None = None,
+) -> Outcome:
+    """Prove or refute one image, whose margins `open_rows` (M,) are not proved yet.
+
+    Args:
+        network: the net, in the number format of the boxes.
+        boxes: sound boxes (1, ...) of each node for the image.
+        label: its class, (1,).
+        open_rows: places among the margins, as `margins` orders them.
+        seconds: wall-clock limit.
+        batch: cases that are bounded together.
+        most_cases: limit of cases that wait.
+        rng: where random corners come from.
+    """
+    started = time.monotonic()
+    form = margins(label, network.classes).to(boxes[0].lower.dtype)[0]  # (classes - 1, classes)
+    count = len(open_rows)
+    begun = [Box(*(side.expand(count, *side.shape[1:]) for side in box)) for box in boxes]
+    splittable = _splittable(network)
+    none = {k: torch.zeros_like(begun[k].lower, dtype=torch.int8) for k in splittable}
+    waiting = Cases(begun, none, open_rows, torch.full((count,), -torch.inf), Choices())
+    waiting = _bounded(network, waiting, form)
+    waiting = waiting.take((waiting.least <= 0).nonzero().flatten())
+    looked_at = count
+    while len(waiting):
+        found = _corner(network, waiting, label, rng)
+        if found is not None:
+            return Outcome(False, found, looked_at)
+        if time.monotonic() - started > seconds or len(waiting) > most_cases:
+            return Outcome(False, None, looked_at)
+        order = waiting.least.argsort()
+        now, rest = waiting.take(order[: batch // 2]), waiting.take(order[batch // 2 :])
+        halves = _halves(network, now, form, splittable)
+        if halves is None:  # every rectifier is decided: more cases cannot help
+            return Outcome(False, None, looked_at)
+        halves = _bounded(network, halves, form)
+        looked_at += len(halves)
+        left = halves.take((halves.least <= 0).nonzero().flatten())
+        waiting = Cases.join([left, rest]) if len(rest) else left
+    return Outcome(True, None, looked_at)
+
+
+def _splittable(network: Network) -> tuple[int, ...]:
+    return tuple(
+        number
+        for number in range(network.root + 1, len(network.nodes))
+        if any(isinstance(network[user].layer, Rectifier) for user in network.users[number])
+    )
+
+
+def _bounded(network: Network, cases: Cases, form: Tensor) -> Cases:
+    """Bound each case, its slopes and multipliers searched from where they are."""
+    least, choices = optimise(
+        network,
+        cases.boxes,
+        form[cases.rows][:, None],
+        steps=STEPS,
+        splits=cases.splits,
+        start=cases.choices,
+    )
+    empty = torch.zeros(len(cases), dtype=torch.bool)
+    for box in cases.boxes:  # a case that no image is in proves itself
+        empty |= (box.lower > box.upper).flatten(1).any(1)
+    least = torch.where(empty, torch.inf, torch.maximum(least[:, 0], cases.least))
+    full = {
+        k: choices.multipliers.get(k, torch.zeros_like(slopes))
+        for k, slopes in choices.slopes.items()
+    }
+    return Cases(cases.boxes, cases.splits, cases.rows, least, Choices(choices.slopes, full))
+
+
+def _halves(network: Network, cases: Cases, form: Tensor, nodes: tuple[int, ...]) -> Cases | None:
+    """Split each case at the rectifier whose triangle costs most; None where one has none left."""
+    scores = []
+    for number in nodes:
+        lower, upper = cases.boxes[number]
+        bent = (lower < 0) & (upper > 0)
+        area = torch.where(bent, -lower * upper / (upper - lower).clamp_min(1e-30), 0)
+        scores.append((area * _weight(network, cases, form, number)).flatten(1))
+    sizes = [score.shape[1] for score in scores]
+    together = torch.cat(scores, 1)
+    best, place = together.max(1)
+    if not bool((best > 0).all()):
+        bent = torch.cat([_bent(cases.boxes[k]).flatten(1) for k in nodes], 1)
+        if not bool(bent.any(1).all()):
+            return None
+        place = torch.where(best > 0, place, bent.to(torch.int8).argmax(1))
+    halves = []
+    for sign in (1, -1):
+        half = cases.take(torch.arange(len(cases)))
+        start = 0
+        for number, size in zip(nodes, sizes, strict=True):
+            mine = (place >= start) & (place < start + size)
+            if bool(mine.any()):
+                rows = mine.nonzero().flatten()
+                half = _decided(network, half, number, rows, place[rows] - start, sign)
+            start += size
+        halves.append(half)
+    return Cases.join(halves)
+
+
+def _bent(box: Box) -> Tensor:
+    return (box.lower < 0) & (box.upper > 0)
+
+
+def _weight(network: Network, cases: Cases, form: Tensor, number: int) -> Tensor:
+    """Return (N, ...) how much a rectifier's output weighs in the margin: by gradient."""
+    lower, upper = cases.boxes[number]
+    centre = ((lower + upper) / 2).detach()
+    with torch.enable_grad():
+        values: dict[int, Tensor] = {
+            k: (box.lower + box.upper) / 2 for k, box in enumerate(cases.boxes[: number + 1])
+        }
+        values[number] = centre.requires_grad_(True)
+        for after in range(number + 1, len(network)):
+            node = network[after]
+            values[after] = node.layer.value(*(values[source] for source in node.inputs))
+        margin = (values[len(network.nodes)] * form[cases.rows]).sum()
+        (slope,) = torch.autograd.grad(margin, values[number], allow_unused=True)
+    return torch.zeros_like(centre) if slope is None else slope.abs() + 1e-6
+
+
+def _decided(
+    network: Network, cases: Cases, number: int, rows: Tensor, neurons: Tensor, sign: int
+) -> Cases:
+    """Return the cases in which the rectifier of these rows is on (+1) or off (-1)."""
+    lower, upper = (side.clone().flatten(1) for side in cases.boxes[number])
+    signs = cases.splits[number].clone().flatten(1)
+    signs[rows, neurons] = sign
+    if sign > 0:
+        lower[rows, neurons] = lower[rows, neurons].clamp_min(0)
+    else:
+        upper[rows, neurons] = upper[rows, neurons].clamp_max(0)
+    shape = cases.boxes[number].lower.shape
+    boxes = list(cases.boxes)
+    boxes[number] = Box(lower.reshape(shape), upper.reshape(shape))
+    splits = cases.splits | {number: signs.reshape(shape)}
+    boxes = onward(network, boxes, number)
+    return Cases(boxes, splits, cases.rows, cases.least, cases.choices)
+
+
+def _corner(
+    network: Network, cases: Cases, label: Tensor, rng: torch.Generator | None
+) -> Tensor | None:
+    """Return an image of the box that the net gets wrong, if a few tries find one."""
+    worst = int(cases.least.argmin())
+    box = cases.boxes[0].rows(torch.tensor([worst]))
+    noise = torch.rand(PROBES, *box.lower.shape[1:], generator=rng).to(box.lower)
+    x = box.lower + (box.upper - box.lower) * noise.round()
+    form = margins(label, network.classes).to(x.dtype)[0, cases.rows[worst]]
+    for _ in range(3):
+        with torch.enable_grad():
+            x.requires_grad_(True)
+            (slope,) = torch.autograd.grad((network(x) @ form).sum(), x)
+        x = torch.where(slope > 0, box.lower, torch.where(slope < 0, box.upper, x)).detach()
+        wrong = (network(x).argmax(1) != label).nonzero().flatten()
+        if len(wrong):
+            return x[wrong[0]]
+    return None

@@ -1,0 +1,349 @@
+"""From the cheapest proof to a complete one: each stage sees what the ones before left open.
+
+An image ends verified (no image in its ball is classified otherwise), falsified (one is: it is
+kept) or unknown. Bounds of margins only ever rise, so a later stage is never looser.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from purpleteam.attacks.evaluate import evaluate
+from purpleteam.attacks.evasion import ATTACKS, EvasionAttack
+from purpleteam.certify.bounds import Boxes, ball, intervals, lower_bound, margins
+from purpleteam.certify.branch import branch
+from purpleteam.certify.network import Network, network_of
+from purpleteam.certify.slopes import optimise
+from purpleteam.certify.tighten import MEMORY, tighten
+from purpleteam.core.config import build
+from purpleteam.core.errors import UsageError, unknown
+from purpleteam.core.progress import SILENT, Progress
+from purpleteam.core.statistics import Rate
+from purpleteam.data.images import ImageSet
+from purpleteam.models.black_box import OnnxFile
+from purpleteam.models.devices import to_batch
+from purpleteam.models.recipes import generator
+
+VERIFIED, FALSIFIED, UNKNOWN = "verified", "falsified", "unknown"
+METHODS: Mapping[str, tuple[str, ...]] = {
+    "ibp": ("ibp",),
+    "crown_ibp": ("ibp", "crown_ibp"),
+    "crown": ("ibp", "crown_ibp", "attack", "crown"),
+    "alpha_crown": ("ibp", "crown_ibp", "attack", "crown", "alpha_crown"),
+    "complete": ("ibp", "crown_ibp", "attack", "crown", "alpha_crown", "branch"),
+}
+"""The stages of each method, in order. `auto` is `alpha_crown`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One stage: how many images it looked at, what it decided, and what that took."""
+
+    name: str
+    looked_at: int
+    verified: int
+    falsified: int
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        return dict(vars(self))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class BallCertificate:
+    """What was proved of each image in its L-infinity ball.
+
+    Attributes:
+        verdicts: (N,) verified, falsified or unknown; an image that is wrong when clean is its own
+            counterexample.
+        decided_by: (N,) the stage that decided, "clean" where it is wrong, "" where none did.
+        margins: (N,) float32, the least lower bound of the label's lead over another class.
+        counterexamples: by the image's place, (C, H, W) float32 images in its ball.
+    """
+
+    method: str
+    epsilon: float
+    verdicts: NDArray[np.str_]
+    decided_by: NDArray[np.str_]
+    margins: NDArray[np.float32]
+    counterexamples: Mapping[int, NDArray[np.float32]]
+    stages: tuple[Stage, ...]
+    complete: bool
+
+    @property
+    def clean_accuracy(self) -> Rate:
+        return self._share(self.decided_by != "clean")
+
+    @property
+    def certified_accuracy(self) -> Rate:
+        return self._share(self.verdicts == VERIFIED)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many images are verified, falsified and unknown."""
+        kinds = (VERIFIED, FALSIFIED, UNKNOWN)
+        return {kind: int((self.verdicts == kind).sum()) for kind in kinds}
+
+    def _share(self, which: NDArray[np.bool_]) -> Rate:
+        return Rate.of(int(which.sum()), len(which))
+
+
+class GraphNet(nn.Module):
+    """The graph as a module, so that a file of a net can be attacked by gradients."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.network(x)
+
+
+@dataclass
+class _Work:
+    """What is known of each image on the way; rows are images, columns other classes."""
+
+    network: Network
+    x: Tensor
+    labels: Tensor
+    epsilon: float
+    memory: int
+    least: Tensor = field(init=False)
+    decided_by: NDArray[np.str_] = field(init=False)
+    verdicts: NDArray[np.str_] = field(init=False)
+    counterexamples: dict[int, NDArray[np.float32]] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    looked_at: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        n = len(self.x)
+        self.least = torch.full((n, self.network.classes - 1), -torch.inf, device=self.x.device)
+        self.decided_by = np.full(n, "", "<U12")
+        self.verdicts = np.full(n, UNKNOWN, "<U9")
+
+    @property
+    def open(self) -> Tensor:
+        return torch.from_numpy(np.flatnonzero(self.verdicts == UNKNOWN)).to(self.x.device)
+
+    def raise_to(self, rows: Tensor, least: Tensor, stage: str) -> None:
+        """Keep what is proved by now; an image all of whose margins are above 0 is verified."""
+        self.least[rows] = torch.maximum(self.least[rows], least)
+        proved = rows[(self.least[rows] > 0).all(1)].cpu().numpy()
+        self.verdicts[proved], self.decided_by[proved] = VERIFIED, stage
+
+    def refute(self, row: int, x_adv: Tensor, stage: str) -> None:
+        self.verdicts[row], self.decided_by[row] = FALSIFIED, stage
+        self.counterexamples[row] = x_adv.detach().cpu().float().numpy()
+
+    @contextmanager
+    def timed(self, stage: str, images: int) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - started
+        self.looked_at[stage] = self.looked_at.get(stage, 0) + images
+
+    def boxes(self, rows: Tensor) -> Boxes:
+        return intervals(self.network, ball(self.x[rows], self.epsilon))
+
+    def chunks(self, rows: Tensor, forms: int = 4) -> tuple[Tensor, ...]:
+        """Split images so that so many copies of the widest layer fit into memory."""
+        widest = max(int(np.prod(node.shape)) for node in self.network.nodes)
+        each = forms * 4 * max(widest, sum(self.network.image)) * 4
+        return torch.split(rows, max(1, self.memory // each)) if len(rows) else ()
+
+    def raised(
+        self, rows: Tensor, boxes: Boxes, bound: Callable[[Boxes, Tensor], Tensor]
+    ) -> Tensor:
+        """Bound the margins of these images that are still open, all others left as they are."""
+        least = self.least[rows].clone()
+        left = least <= 0
+        most = int(left.sum(1).max())
+        columns = left.to(torch.int8).topk(most, 1).indices
+        form = margins(self.labels[rows], self.network.classes).to(self.x.dtype)
+        form = form.gather(1, columns[:, :, None].expand(-1, -1, form.shape[2]))
+        widest = max(int(np.prod(node.shape)) for node in self.network.nodes)
+        step = max(1, self.memory // (16 * widest * len(rows)))
+        for some, part in zip(
+            torch.split(columns, step, 1), torch.split(form, step, 1), strict=True
+        ):
+            found = torch.maximum(bound(boxes, part), least.gather(1, some))
+            least.scatter_(1, some, found)
+        return least
+
+
+def certify_ball(
+    model: Any,
+    images: ImageSet,
+    *,
+    epsilon: float,
+    method: str = "auto",
+    seconds: float = 60.0,
+    seed: int = 0,
+    memory: int = MEMORY,
+    device: torch.device | None = None,
+    progress: Progress = SILENT,
+) -> BallCertificate:
+    """Prove for each image that no image within epsilon in L-infinity and [0, 1] changes its class.
+
+    Args:
+        model: a classifier whose graph can be read; the bounds are of its weights in float32.
+        images: what is certified.
+        epsilon: radius of the ball, in pixel units.
+        method: how far to go: ibp, crown_ibp, crown, alpha_crown, complete; auto is alpha_crown.
+        seconds: limit of branch and bound for one image.
+        seed: of the attack, and of branch and bound's tries.
+        memory: bytes of linear forms at a time.
+        device: where; by default the CPU.
+        progress: where to report.
+
+    Raises:
+        Unsupported: a layer through which no bound goes.
+    """
+    if method != "auto" and method not in METHODS:
+        raise UsageError(unknown("method", method, ("auto", *METHODS)))
+    if not 0 <= epsilon <= 1:
+        raise UsageError(f"epsilon must be from 0 to 1, not {epsilon:g}")
+    stages = METHODS["alpha_crown" if method == "auto" else method]
+    device = device or torch.device("cpu")
+    height, width, channels = images.images.shape[1:]
+    network = network_of(model, (channels, height, width)).to(torch.float32, device)
+    x = to_batch(images.images, device)
+    labels = torch.from_numpy(images.labels.astype(np.int64)).to(device)
+    work = _Work(network, x, labels, epsilon, memory)
+    with torch.no_grad(), _exact_products():
+        for rows in work.chunks(work.open):
+            wrong = rows[network(x[rows]).argmax(1) != labels[rows]]
+            for row in wrong.tolist():
+                work.refute(row, x[row], "clean")
+        _cheap(work, stages, progress)
+        if "attack" in stages and len(work.open):
+            with work.timed("attack", len(work.open)):
+                target = GraphNet(network) if isinstance(model, OnnxFile) else model
+                _attack(work, target, images, seed, progress)
+        if "crown" in stages:
+            _deep(work, stages, seconds, seed, progress)
+    least = work.least.amin(1).cpu().numpy().astype(np.float32)
+    return BallCertificate(
+        method=method,
+        epsilon=epsilon,
+        verdicts=work.verdicts,
+        decided_by=work.decided_by,
+        margins=least,
+        counterexamples=work.counterexamples,
+        complete="branch" in stages,
+        stages=tuple(
+            Stage(
+                name=name,
+                looked_at=work.looked_at.get(name, 0),
+                verified=int(((work.decided_by == name) & (work.verdicts == VERIFIED)).sum()),
+                falsified=int(((work.decided_by == name) & (work.verdicts == FALSIFIED)).sum()),
+                seconds=round(work.seconds.get(name, 0.0), 3),
+            )
+            for name in stages
+        ),
+    )
+
+
+def _cheap(work: _Work, stages: tuple[str, ...], progress: Progress) -> None:
+    """IBP with the last layer elided, then CROWN-IBP for what that leaves."""
+    with progress.task("certify by ibp", len(work.open)) as task:
+        for rows in work.chunks(work.open):
+            with work.timed("ibp", len(rows)):
+                boxes = work.boxes(rows)
+                form = margins(work.labels[rows], work.network.classes)
+                work.raise_to(rows, lower_bound(work.network, boxes, form, elide=True), "ibp")
+            task.advance(len(rows))
+    if "crown_ibp" not in stages:
+        return
+    left = work.open
+    with progress.task("certify by crown_ibp", len(left)) as task:
+        for rows in work.chunks(left, forms=2 * min(work.network.classes, 32)):
+            with work.timed("crown_ibp", len(rows)):
+                boxes = work.boxes(rows)
+                least = work.raised(rows, boxes, lambda b, f: lower_bound(work.network, b, f))
+                work.raise_to(rows, least, "crown_ibp")
+            task.advance(len(rows))
+
+
+def _attack(work: _Work, model: Any, images: ImageSet, seed: int, progress: Progress) -> None:
+    """Look for a counterexample of each image that is still open."""
+    rows = work.open.cpu().numpy()
+    names = ("apgd_ce", "apgd_t") if work.network.classes >= 4 else ("apgd_ce",)
+    attacks: list[EvasionAttack] = [
+        build(ATTACKS[name], {"epsilon": work.epsilon, "steps": 20}, name) for name in names
+    ]
+    with torch.enable_grad():
+        result = evaluate(model, images.take(rows), *attacks, seed=seed, progress=progress)
+    for place in np.flatnonzero(result.broken_by >= 0):
+        x_adv = torch.from_numpy(result.x_adv[place]).permute(2, 0, 1)
+        work.refute(int(rows[place]), x_adv, "attack")
+
+
+def _deep(
+    work: _Work, stages: tuple[str, ...], seconds: float, seed: int, progress: Progress
+) -> None:
+    """CROWN, searched slopes, and branch and bound, for a few images at a time."""
+    left = work.open
+    with progress.task(f"certify by {stages[-1]}", len(left)) as task:
+        for chunk in work.chunks(left, forms=64):
+            with work.timed("crown", len(chunk)):
+                boxes = tighten(work.network, work.boxes(chunk), memory=work.memory)
+                least = work.raised(chunk, boxes, lambda b, f: lower_bound(work.network, b, f))
+                work.raise_to(chunk, least, "crown")
+            rows, boxes = _still_open(work, chunk, boxes)
+            if "alpha_crown" in stages and len(rows):
+                with work.timed("alpha_crown", len(rows)), torch.enable_grad():
+                    least = work.raised(rows, boxes, lambda b, f: optimise(work.network, b, f)[0])
+                    work.raise_to(rows, least, "alpha_crown")
+                rows, boxes = _still_open(work, rows, boxes)
+            task.advance(len(chunk) - len(rows))
+            for place, row in enumerate(rows.tolist()):
+                if "branch" in stages:
+                    box = [box.rows(torch.tensor([place])) for box in boxes]
+                    _branch(work, row, box, seconds, seed)
+                task.advance(1)
+
+
+def _still_open(work: _Work, rows: Tensor, boxes: Boxes) -> tuple[Tensor, Boxes]:
+    kept = (work.least[rows] <= 0).any(1)
+    return rows[kept], [box.rows(kept) for box in boxes]
+
+
+def _branch(work: _Work, row: int, boxes: Boxes, seconds: float, seed: int) -> None:
+    with work.timed("branch", 1), torch.enable_grad():
+        outcome = branch(
+            work.network,
+            boxes,
+            work.labels[row : row + 1],
+            (work.least[row] <= 0).nonzero().flatten(),
+            seconds=seconds,
+            rng=generator(seed, "branch", row),
+        )
+    if outcome.proved:
+        some = torch.tensor([row])
+        work.raise_to(some, torch.full_like(work.least[some], 1e-30), "branch")
+    elif outcome.counterexample is not None:
+        x = work.x[row]
+        inside = outcome.counterexample.clamp(x - work.epsilon, x + work.epsilon).clamp(0, 1)
+        if int(work.network(inside[None]).argmax()) != int(work.labels[row]):
+            work.refute(row, inside, "branch")
+
+
+@contextmanager
+def _exact_products() -> Iterator[None]:
+    """Keep TF32 out of products on a GPU: the bounds count with float32."""
+    was = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = was

@@ -1,0 +1,177 @@
+"""Every bound holds what is in the ball: bound <= exact <= attack, and none is ever NaN."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import product
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from milp import TOLERANCE, least_margin
+from tiny_nets import SHAPE, conv, dense, every_layer
+from torch import Tensor, nn
+
+from purpleteam.certify.bends import Lines, Rectifier
+from purpleteam.certify.bounds import Boxes, ball, intervals, lower_bound, margins, worst_logits
+from purpleteam.certify.layers import Box, Dense, Layer
+from purpleteam.certify.network import Network, network_of
+from purpleteam.certify.slopes import optimise
+from purpleteam.certify.tighten import tighten
+
+NETS = {
+    "every_layer": (every_layer(), SHAPE),
+    "conv": (conv(), (1, 6, 6)),
+    "dense": (dense(4, 6, 5, 3), (1, 1, 4)),
+}
+
+
+def images(shape: tuple[int, ...], count: int = 3, seed: int = 0) -> Tensor:
+    return torch.rand(count, *shape, generator=torch.Generator().manual_seed(seed))
+
+
+def stages(network: Network, x: Tensor, epsilon: float) -> tuple[Boxes, dict[str, Tensor]]:
+    """Return the boxes, and the margins' lower bounds by each method, the loosest first."""
+    labels = network(x).argmax(1)
+    form = margins(labels, network.classes).to(x.dtype)
+    boxes = intervals(network, ball(x, epsilon))
+    found = {"ibp": lower_bound(network, boxes, form, elide=True)}
+    found["crown_ibp"] = torch.maximum(found["ibp"], lower_bound(network, boxes, form))
+    tight = tighten(network, boxes)
+    found["crown"] = torch.maximum(found["crown_ibp"], lower_bound(network, tight, form))
+    found["alpha_crown"] = optimise(network, tight, form, steps=3)[0]
+    return tight, {name: value.detach() for name, value in found.items()}
+
+
+@pytest.mark.parametrize("name", NETS)
+@settings(max_examples=6)
+@given(epsilon=st.floats(0, 0.5), seed=st.integers(0, 1000), double=st.booleans())
+def test_no_image_of_the_ball_is_below_a_bound(
+    name: str, epsilon: float, seed: int, double: bool
+) -> None:
+    net, shape = NETS[name]
+    network = network_of(net, shape).to(torch.float64 if double else torch.float32)
+    x = images(shape, 2, seed).to(torch.float64 if double else torch.float32)
+    boxes, found = stages(network, x, epsilon)
+    box = ball(x, epsilon)
+    noise = torch.rand(32, *x.shape, generator=torch.Generator().manual_seed(seed)).to(x)
+    inside = box.lower + (box.upper - box.lower) * torch.cat([noise, noise.round()])
+    exact = network.to(torch.float64)
+    form = margins(network(x).argmax(1), network.classes).double()
+    for place in range(len(x)):
+        values = exact.values(inside[:, place].double())
+        for held, value in zip(boxes, values, strict=True):
+            assert (value >= held.lower[place]).all() and (value <= held.upper[place]).all()
+        least = (values[-1] @ form[place].T).amin(0)
+        for method, bound in found.items():
+            assert not bound.isnan().any()
+            assert (least >= bound[place].double()).all(), method
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_searched_slopes_never_end_looser_than_they_began(name: str) -> None:
+    net, shape = NETS[name]
+    network = network_of(net, shape).to(torch.float32)
+    for epsilon in (0.01, 0.1, 0.3):
+        x = images(shape)
+        form = margins(network(x).argmax(1), network.classes)
+        boxes = tighten(network, intervals(network, ball(x, epsilon)))
+        begun = lower_bound(network, boxes, form)
+        assert (optimise(network, boxes, form, steps=3)[0] >= begun).all()
+
+
+@pytest.mark.parametrize("name", ["conv", "dense"])
+def test_a_bound_is_at_most_the_exact_margin(name: str) -> None:
+    net, shape = NETS[name]
+    network, x = network_of(net, shape).to(torch.float64), images(shape, 2).double()
+    for epsilon in (0.02, 0.1):
+        boxes, found = stages(network, x, epsilon)
+        form = margins(network(x).argmax(1), network.classes)
+        for place, column in product(range(len(x)), range(network.classes - 1)):
+            one = [box.rows(torch.tensor([place])) for box in boxes]
+            exact = least_margin(network, one, form[place, column])
+            attained = float(network(x)[place] @ form[place, column].double())
+            assert exact <= attained + TOLERANCE
+            for bound in found.values():
+                assert float(bound[place, column]) <= exact + TOLERANCE
+        assert (found["alpha_crown"] - found["ibp"]).min() >= 0
+
+
+def test_a_linear_net_is_bounded_exactly() -> None:
+    net = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
+    x = torch.full((1, 1, 2, 2), 0.5)
+    with torch.no_grad():
+        weight, bias = net[1].weight, net[1].bias
+        form = margins(net(x).argmax(1), 3)
+        exact = form[0] @ (weight @ x.flatten() + bias) - 0.1 * (form[0] @ weight).abs().sum(1)
+        _, found = stages(network_of(net, (1, 2, 2)).to(torch.float32), x, 0.1)
+    for bound in found.values():
+        torch.testing.assert_close(bound[0], exact, atol=1e-5, rtol=0)
+
+
+def test_float32_that_cancels_is_not_believed() -> None:
+    # In float32 1e8 + 1 - 1e8 is 0; the exact margin is below 0 and no bound may be above it.
+    net = nn.Sequential(nn.Flatten(), nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False))
+    with torch.no_grad():
+        net[1].weight[:] = torch.tensor([[1e8, -1.0], [1e8, 0.0]])
+        net[2].weight[:] = torch.tensor([[1.0, -1.0], [0.0, 0.0]])
+    x = torch.tensor([[[[1.0, 0.5]]]])
+    network = network_of(net, (1, 1, 2)).to(torch.float32)
+    form = torch.tensor([[[1.0, -1.0]]])
+    boxes = intervals(network, ball(x, 0.25))
+    for bound in (lower_bound(network, boxes, form), lower_bound(network, boxes, form, elide=True)):
+        assert float(bound) <= -0.75
+
+
+class Steep(Rectifier):
+    """A ReLU whose upper line is planted too low."""
+
+    def lines(self, box: Box) -> Lines:
+        lines = super().lines(box)
+        return lines._replace(ceiling=0.5 * lines.ceiling)
+
+
+def changed(network: Network, kind: type[Layer], change: Callable[[Any], Layer]) -> Network:
+    nodes = [
+        replace(node, layer=change(node.layer)) if isinstance(node.layer, kind) else node
+        for node in network.nodes
+    ]
+    return Network(network.image, tuple(nodes))
+
+
+@pytest.mark.parametrize("planted", ["a dropped bias", "a line too low"])
+def test_a_planted_unsound_bound_is_above_some_image(planted: str) -> None:
+    true, x = (
+        network_of(NETS["dense"][0], (1, 1, 4)).to(torch.float64),
+        images((1, 1, 4), 20).double(),
+    )
+    wrong = changed(true, Dense, lambda layer: replace(layer, offset=None))
+    if planted == "a line too low":
+        wrong = changed(true, Rectifier, lambda layer: Steep(layer.slope))
+    form = margins(true(x).argmax(1), 3).double()
+    form = torch.cat([form, -form], 1)
+    box = ball(x, 0.1)
+    least = lower_bound(wrong, intervals(wrong, box), form)
+    corners = [
+        torch.where(torch.tensor(c, dtype=torch.bool).view(1, 1, 1, 4), box.upper, box.lower)
+        for c in product((0, 1), repeat=4)
+    ]
+    attained = torch.stack([(form @ true(x)[..., None])[..., 0] for x in corners]).amin(0)
+    sound = lower_bound(true, intervals(true, box), form)
+    assert (attained >= sound).all()
+    assert (attained < least).any()
+
+
+def test_worst_logits_have_at_least_the_loss_of_every_image_of_the_ball() -> None:
+    net, shape = NETS["conv"]
+    network, x = network_of(net, shape).to(torch.float32), images(shape)
+    labels = torch.tensor([0, 1, 2])
+    boxes = intervals(network, ball(x, 0.1))
+    worst = worst_logits(lower_bound(network, boxes, margins(labels, 3), elide=True), labels)
+    most = nn.functional.cross_entropy(worst, labels, reduction="none")
+    noise = torch.rand(50, *x.shape, generator=torch.Generator().manual_seed(1))
+    for sample in boxes[0].lower + (boxes[0].upper - boxes[0].lower) * noise.round():
+        assert (
+            nn.functional.cross_entropy(network(sample), labels, reduction="none") <= most
+        ).all()
