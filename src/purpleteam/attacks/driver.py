@@ -7,13 +7,16 @@ confident scores (Croce & Hein 2020, arXiv:2003.01690).
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from purpleteam.attacks.norms import column, distance, project, quantise
-from purpleteam.models.inference import Classifier, Nets
+from purpleteam.models.adapters import Normalised
+from purpleteam.models.guard import guarded
+from purpleteam.models.inference import INWARD, Classifier, Nets
 
 FRESH, ROUNDS = 16, 16  # draws at a time until it is clear whether their mean errs
 CERTAIN = 3.0  # standard errors by which the mean must err
@@ -70,6 +73,15 @@ class Box:
         low, high = _at(self.low, rows), _at(self.high, rows)
         moved = (candidates - _at(self.start, rows)).mul_(_at(self.stretch, rows)).add_(low)
         return torch.minimum(torch.maximum(moved, low), high)
+
+
+def image_of(model: nn.Module, x: Tensor, epsilon: float) -> Callable[[Tensor], Tensor]:
+    """Return what makes images of candidates around `x` in training: of a ramp's box, or as is."""
+    net = guarded(model).model
+    if not (isinstance(net, Normalised) and net.normalisation.clip):
+        return lambda candidates: candidates
+    box = Box(x, epsilon, torch.stack([net.mean + INWARD, net.mean + net.std - INWARD]))
+    return partial(box.image, rows=torch.arange(len(x), device=x.device))
 
 
 class Driver:

@@ -43,6 +43,8 @@ _METRICS: dict[tuple[Unit, Better], dict[str, str]] = {
         "f1": "Harmonic mean of precision and recall of this class.",
         "robust_accuracy": "Fraction of all test images that are classified correctly unchanged "
         "and under every attack tried; an upper bound.",
+        "clean_accuracy_without_ramp": "Clean accuracy of the same weights, no ramp before.",
+        "robust_accuracy_without_ramp": "Robust accuracy of the same weights, no ramp before.",
         "transfer_accuracy": "Accuracy on images made against another model: no robustness.",
         "adversarial_set_accuracy": "Accuracy on stored adversarial images: no robustness.",
         "certified_accuracy": "Fraction of test images that are classified correctly and that no "

@@ -162,10 +162,7 @@ def _slope(net: Classifier, x: Tensor) -> Tensor | None:
 
 
 def _ends(net: Classifier, x: Tensor) -> tuple[float, Tensor | None]:
-    """Return how far inside the range to take gradients, for a net whose slope ends at its ends.
-
-    And the part of it outside of which there is none, if that is a part: see `Nets.sloped`.
-    """
+    """Return `Nets.inward` and `Nets.sloped`, by gradients at noise with many values at ends."""
     rng = torch.Generator().manual_seed(0)
     n = max(2, math.ceil(64 / max(x[0, 0].numel(), 1)))
     noise = (3 * torch.rand((n, *x.shape[1:]), generator=rng) - 1).clamp(0, 1).to(x.device)
@@ -189,8 +186,7 @@ def _ends(net: Classifier, x: Tensor) -> tuple[float, Tensor | None]:
 @torch.no_grad()
 def _sloped(net: Classifier, x: Tensor, flat: Tensor) -> Tensor | None:
     """Return the part outside of which these images' values, moved to its ends, change nothing."""
-    scores, whole = net(x), torch.zeros((2, 1, x.shape[1], 1, 1), device=x.device)
-    whole[1] = 1
+    scores, whole = net(x), x.new_tensor([0, 1]).view(2, 1, 1, 1, 1).repeat(1, 1, x.shape[1], 1, 1)
     rounding, sloped = UNMOVED_BY * (scores.amax() - scores.amin()), whole.clone()
     for end, channel in flat.nonzero().tolist():
         known, moved, tried = FLAT, 1.0, FLAT  # shares of the range, from that end

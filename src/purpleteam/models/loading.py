@@ -63,6 +63,15 @@ class LoadedModel:
         """Return another net behind the same normalisation: what is compared sees the same."""
         return net if self.normalisation is None else self.normalisation.before(net)
 
+    def without_ramp(self) -> LoadedModel | None:
+        """Return the same weights without the input ramp before them; None where there is none."""
+        outer, layer = guarded(self.module), self.normalisation
+        if layer is None or not layer.clip or not isinstance(outer.model, Normalised):
+            return None
+        net = Guarded(outer.model.module, outer.classes)
+        net.order = outer.order
+        return replace(self, module=net, normalisation=None)
+
     def in_order_of(
         self, classes: tuple[str, ...], dataset: str, named: tuple[str, ...] | None = None
     ) -> LoadedModel:

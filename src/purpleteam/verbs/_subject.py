@@ -63,6 +63,12 @@ class Subject:
             raise UsageError("no model is given")
         return self.model
 
+    @property
+    def without_ramp(self) -> "Subject | None":
+        """The same about the model's weights without its input ramp, which stand beside it."""
+        bare = self.loaded.without_ramp()
+        return None if bare is None else replace(self, model=bare)
+
     def net(self, arch: str) -> nn.Module:
         """Return a seeded net; the user's own gets the same input as the model at hand."""
         net = build(arch, self.shape, len(self.dataset.classes), seed=self.seed)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, Unpack
 
 from purpleteam.core.records import Record
@@ -66,6 +66,9 @@ class Attacked(Result):
         elif values["robust_accuracy"] != values["attacks"][-1]["survived"]:
             robust += ", what the check broke counted"
         lines = [f"clean accuracy   {percent(values['clean_accuracy'])}", *table(rows)]
+        if beside := values.get("without_ramp"):
+            clean, left = map(percent, beside.values())
+            lines.append(f"without the ramp {left}, clean {clean}")
         if len(values["curve"]) > 1:
             points = [(f"{p['epsilon']:g}", percent(p["robust_accuracy"])) for p in values["curve"]]
             lines += table(points)
@@ -138,7 +141,7 @@ def attack(
         UsageError: the attacks are in different balls, or one needs what the model lacks.
     """
     from purpleteam.attacks.cross_check import cross_check as compare
-    from purpleteam.attacks.evaluate import curve
+    from purpleteam.attacks.evaluate import curve, evaluate
     from purpleteam.attacks.soundness import soundness_of
     from purpleteam.verbs._subject import open_subject
     from purpleteam.verbs.outputs import file_to_write
@@ -155,17 +158,10 @@ def attack(
     if journal.batches:
         notes.append(f"went on where it was stopped: {journal.batches} batches were done")
     widest = ladders[max(ladders)]
-    points = curve(
-        loaded.module,
-        chosen,
-        widest,
-        list(ladders),
-        seed=seed,
-        batch_size=batch_size,
-        fit_on=subject.dataset.validation,
-        journal=journal,
-        progress=subject.progress,
-    )
+    fit_on, progress = subject.dataset.validation, subject.progress
+    how: dict[str, Any] = {"seed": seed, "batch_size": batch_size, "fit_on": fit_on}
+    how |= {"journal": journal, "progress": progress}
+    points = curve(loaded.module, chosen, widest, list(ladders), **how)
     evaluations = list(points.values())
     sound = soundness_of(loaded.module, chosen, widest, evaluations, seed=seed, looked_at=checked)
     points = {radius: point.counting(sound.breaks) for radius, point in points.items()}
@@ -188,6 +184,13 @@ def attack(
         "data": subject.data(subject.split),
     }
     findings: tuple[Record, ...] = ()
+    if (bare := subject.without_ramp) is not None:
+        how["journal"] = journal.part("without-ramp")
+        beside = evaluate(bare.loaded.module, chosen, *widest, **how)
+        told = ("clean_accuracy", "robust_accuracy")
+        values["without_ramp"] = {name: getattr(beside, name).to_json() for name in told}
+        measured = beside.measurement(bare.about(), seed=seed, detail={})
+        findings = (replace(measured, name="robust_accuracy_without_ramp"),)
     if cross_check:
         subject.check_white_box("--cross-check: --model", "other libraries need gradients")
         crossed = compare(
@@ -199,7 +202,8 @@ def attack(
             place={"model": loaded.digest, "model_name": loaded.name},
             progress=subject.progress,
         )
-        values["cross_check"], findings = crossed.to_json(), crossed.findings
+        values["cross_check"] = crossed.to_json()
+        findings = (*findings, *crossed.findings)
     rounded = last.as_bytes(loaded.module, chosen) if as_bytes else None
     if target is not None:
         last.save_images(target, chosen, rounded)

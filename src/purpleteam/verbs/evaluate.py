@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Unpack
 
+from purpleteam.core.records import Measurement, Record
 from purpleteam.verbs.options import Images, Measuring, Model
 from purpleteam.verbs.result import Result, percent, table
 from purpleteam.verbs.verb import verb
@@ -27,8 +28,10 @@ class Evaluated(Result):
 
     def lines(self) -> list[str]:
         numbers, values = self.evaluation, self.values
+        beside = values.get("without_ramp", {}).values()
         lines = table(
             [(k.replace("_", " "), getattr(numbers, k)) for k in SHOWN]
+            + [("without the ramp", percent(accuracy)) for accuracy in beside]
             + [("seconds per image", f"{numbers.seconds_per_image:.2e}")]
         )
         if len(self.classes) > LISTED:
@@ -57,10 +60,17 @@ def evaluate(
     subject = open_subject(images, labels, model=model, measured=True, **given)
     names, about = subject.dataset.classes, subject.about()
     numbers = measure(subject.loaded.module, subject.images, classes=len(names), seed=subject.seed)
+    values = numbers.to_json() | {"subject": about, "data": subject.data(subject.split)}
+    records: list[Record] = [*numbers.measurements(about), subject.part()]
+    if (bare := subject.without_ramp) is not None:
+        rate = measure(bare.loaded.module, bare.images, classes=len(names)).clean_accuracy
+        values["without_ramp"] = {"clean_accuracy": rate.to_json()}
+        name = "clean_accuracy_without_ramp"
+        records.append(Measurement(name=name, value=rate, subject=bare.about()))
     return Evaluated(
         evaluation=numbers,
         classes=names,
-        values=numbers.to_json() | {"subject": about, "data": subject.data(subject.split)},
-        records=(*numbers.measurements(about), subject.part()),
+        values=values,
+        records=tuple(records),
         notes=subject.notes,
     )

@@ -208,11 +208,7 @@ class EvasionAttack(ABC):
         return members if nets.sloped is not None else elsewhere or members
 
     def inside_box(self) -> Self:
-        """Return the attack in the box that a first layer makes of the ball, `attacks.driver.Box`.
-
-        Its steps, starts and windows are as ever, in the coordinates of that box; it is judged on
-        images of the ball. On a model without such a layer it is the attack itself.
-        """
+        """Return the attack in the box that an input ramp makes of the ball, see `driver.Box`."""
         return self._with(in_box=True, name=f"box_{self.name}")
 
     def search(self) -> Search:

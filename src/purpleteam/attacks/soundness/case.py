@@ -136,10 +136,8 @@ class Case:
     def noise(self, rows: NDArray[np.int64], stream: str) -> Noise:
         return Noise(self.seed, torch.from_numpy(rows), 0, f"/soundness/{stream}")
 
-    def driver(
-        self, rows: NDArray[np.int64], epsilon: float, norm: str, *, in_box: bool = False
-    ) -> Driver:
-        search = Search(epsilon=epsilon, norm=norm, in_box=in_box)
+    def driver(self, rows: NDArray[np.int64], epsilon: float, norm: str, **how: bool) -> Driver:
+        search = Search(epsilon=epsilon, norm=norm, **how)
         return Driver(self.nets, *self.at(rows), search, self.cost)
 
     @torch.no_grad()
@@ -210,8 +208,8 @@ class Case:
             return fell
         ladder = Ladder(norm=self.norm, epsilon=self.epsilon, queries=QUERIES)
         members = ladder.prepare(self.model, self.images).rungs(self.nets)
-        # the one from other classes goes first: what falls to it alone tells most
-        for member in sorted(members, key=lambda member: member.name != FarStart.name):
+        # those in a box go first, then the one from other classes: what falls to these tells most
+        for member in sorted(members, key=lambda one: (not one.in_box, one.name != FarStart.name)):
             if len(rows):
                 broken = self._made(member, rows, "/soundness")
                 fell[member.name] = int(broken.sum())

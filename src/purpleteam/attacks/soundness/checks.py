@@ -245,22 +245,18 @@ def nothing_else_is_stronger(case: Case) -> Seen:
 
 
 def flat_ends_are_stepped_over(case: Case) -> Seen:
-    """Where a first layer is flat at its ends, as an input ramp is, steps have to be in its box.
-
-    Gradients of the pixels vanish on the flat parts, so an attack that follows them stays there.
-    """
+    """Where a first layer is flat at its ends, as a ramp is, gradients hold an attack there."""
     sloped = case.nets.sloped
     yield {"sloped": None if sloped is None else sloped.flatten(1).T.tolist()}
     if sloped is None or any(rung.in_box for rung in case.white_box):
         return
     low, high = (f"{float(end):.3g}" for end in (sloped[0].amin(), sloped[1].amax()))
     reason = f"outside [{low}, {high}] the input has no gradient, as behind a ramp"
-    if case.norm != "linf":
-        yield weak(f"{reason}, and in {case.norm} no attack here steps over that")
-        return
     fell = sum(count for name, count in case.strong.items() if name.startswith("box_"))
     broke = f", and steps in the box behind it break {fell} that still stood" if fell else ""
-    yield (void if fell > 1 else weak)(f"{reason}{broke}: add --attack box, or make the ladder")
+    box = f"no attack in {case.norm} steps over that"
+    box = "add --attack box, or make the ladder" if case.norm == "linf" else box
+    yield (void if fell > 1 else weak)(f"{reason}{broke}: {box}")
 
 
 def unbounded_breaks_everything(case: Case) -> Seen:

@@ -18,6 +18,7 @@ from purpleteam.core.errors import UsageError
 from purpleteam.core.progress import SILENT, Progress
 from purpleteam.core.registry import Registry, part_of
 from purpleteam.data.images import Dataset, ImageSet
+from purpleteam.models.adapters import Normalisation, Normalised
 from purpleteam.models.recipes import Recipe
 from purpleteam.models.training import Objective, Training, Validation, cross_entropy, train
 
@@ -51,9 +52,16 @@ class Hardening:
         objective: Objective = cross_entropy,
         validate: Callable[[nn.Module], Validation] | None = None,
     ) -> Training:
-        """Train the net by a recipe, with the seed, checkpoint and budget that are set here."""
+        """Train the net, behind its ramp if it has one, with seed, checkpoint, budget set here."""
+        net = self.net
+        if isinstance(recipe, Defence) and recipe.ramp:
+            if isinstance(net, Normalised):
+                raise UsageError(
+                    "a net behind a normalisation takes no ramp: leave one of them out"
+                )
+            net = Normalisation.ramp(recipe.epsilon).before(net)
         return train(
-            self.net,
+            net,
             images,
             validation,
             recipe,
@@ -84,6 +92,8 @@ class Defence(Recipe):
 
     epsilon: float = 0.3
     """Radius of the L-infinity ball that is trained for, in pixel units."""
+    ramp: bool = False
+    """Put the input ramp of that epsilon, below 0.5, in front of the net: `--normalise ramp=E`."""
 
     @abstractmethod
     def harden(self, work: Hardening) -> Training:

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from purpleteam.attacks.driver import image_of
 from purpleteam.attacks.evaluate import evaluate
 from purpleteam.attacks.evasion.pgd import PGD
 from purpleteam.attacks.norms import project
@@ -46,7 +47,7 @@ class PGDTraining(Defence):
             return cross_entropy(net, x_adv, y, rng, done)
 
         chosen_by = work.dataset.validation.first(self.validation_images)
-        pgd_10 = PGD(epsilon=self.epsilon, steps=10)
+        pgd_10 = PGD(epsilon=self.epsilon, steps=10).inside_box()
 
         def validate(model: nn.Module) -> Validation:
             found = evaluate(model, chosen_by, pgd_10)
@@ -71,15 +72,16 @@ def craft_linf(
     steps: int,
     rng: torch.Generator,
 ) -> Tensor:
-    """Return PGD images from a uniform start, for training: no verdicts, no dropping."""
+    """Return PGD images from a uniform start, for training, in a ramp's box: no verdicts."""
     switched(model)
+    image = image_of(model, x, epsilon)
     noise = torch.rand(x.shape, generator=rng).to(x.device)
     x_adv = project(x + epsilon * (2 * noise - 1), x, epsilon, "linf")
     for _ in range(steps):
         x_adv.requires_grad_(True)
         with fast_autocast(x.device):
-            loss = F.cross_entropy(guarded(model)(x_adv), y, reduction="sum")
+            loss = F.cross_entropy(guarded(model)(image(x_adv)), y, reduction="sum")
         (gradient,) = torch.autograd.grad(loss, x_adv)
         x_adv = project(x_adv.detach() + step_size * gradient.sign(), x, epsilon, "linf")
     switched(model, training=True)
-    return x_adv
+    return image(x_adv)
