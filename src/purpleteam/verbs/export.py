@@ -1,22 +1,27 @@
-"""export: a model as safetensors, ONNX and card, the two nets compared."""
+"""export: a model as safetensors, ONNX and card, the two nets compared; or a verifier's problem."""
 
 from dataclasses import dataclass
-from typing import Any, Unpack
+from pathlib import Path
+from typing import Annotated, Any, Unpack
 
 from purpleteam.core.cards import StoredModel
 from purpleteam.core.errors import UsageError
-from purpleteam.verbs.options import Images, Model, OfModel, Out, Threads
+from purpleteam.verbs.options import Images, Limit, Model, OfModel, Out, Split, Threads
 from purpleteam.verbs.result import Result
 from purpleteam.verbs.verb import verb
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Exported(Result):
-    """A stored model."""
+    """A stored model, or what was written for verifiers or read back from them."""
 
     stage = "models"
 
-    stored: StoredModel
+    stored: StoredModel | None = None
+
+    @property
+    def exit_code(self) -> int:
+        return 1 if self.values.get("false_witnesses") else 0
 
 
 @verb(measures=False)
@@ -25,13 +30,27 @@ def export(
     images: Images = "digits",
     *,
     out: Out = None,
+    vnnlib: Annotated[
+        Path | str | None, "A new folder for verifiers: plain ONNX, and VNN-LIB for each image."
+    ] = None,
+    epsilon: Annotated[
+        float | None, "L-infinity radius of --vnnlib in pixel units, such as 2/255."
+    ] = None,
+    verdicts: Annotated[
+        Path | str | None, "A folder of verdicts on --vnnlib, 00000.txt, ..., to read and replay."
+    ] = None,
+    split: Split = None,
+    limit: Limit = 100,
     threads: Threads = None,
     **given: Unpack[OfModel],
 ) -> Exported:
-    """Write a model as safetensors, ONNX and card, the two nets compared.
+    """Write a model as safetensors, ONNX and card, the two nets compared; or --vnnlib.
 
     Args:
-        images: the dataset whose shape and classes a card names, where the model has no card.
+        images: the dataset whose shape and classes a card names, where the model has no card; of
+            `vnnlib` the images whose balls are asked about.
+        verdicts: files in the form of VNN-COMP or of VNN-LIB 2.0's solvers. Each `sat` must bring
+            an image in the box that ONNX Runtime misclassifies, else `exit_code` is 1.
     """
     from purpleteam.models.adapters import parse_classes
     from purpleteam.models.black_box import BlackBox
@@ -40,8 +59,22 @@ def export(
     from purpleteam.verbs._subject import loaded_from, open_dataset
     from purpleteam.verbs.outputs import stem_to_write
 
+    if verdicts is not None or vnnlib is not None:
+        from purpleteam.verbs import _vnnlib
+        from purpleteam.verbs._subject import open_subject
+
+        if vnnlib is None:
+            raise UsageError("--verdicts goes with --vnnlib, the folder that they are about")
+        if verdicts is not None:
+            return Exported(values=_vnnlib.read(Path(vnnlib), Path(verdicts)))
+        if epsilon is None:
+            raise UsageError("--vnnlib needs --epsilon, such as 0.1 or 2/255")
+        about: Any = {"split": split, "limit": limit, "threads": threads, **given}
+        subject = open_subject(images, model=model, measured=True, device="cpu", **about)
+        values = _vnnlib.write(subject, Path(vnnlib), epsilon)
+        return Exported(values=values, notes=subject.notes)
     if out is None:
-        raise UsageError("--out FILE says where the model goes")
+        raise UsageError("--out FILE says where the model goes; or --vnnlib DIR")
     use_threads(threads)
     names = None if given["classes"] is None else parse_classes(given["classes"])
     loaded = loaded_from(model, given)
