@@ -179,10 +179,11 @@ def test_a_file_gets_its_normalisation_inside(tmp_path: Path) -> None:
     layer = Normalisation.parse("mean=0.5,std=-0.25")
     content, head = plain_onnx(path.read_bytes(), normalisation=layer)
     x = np.array([[[[0.5, 0.75]]]], np.float32)
-    assert head == "LogSoftmax" and scores_of(content, x).tolist() == [[0, -1]]
-    for name, place in (("plain", tmp_path / "a"), ("layer", tmp_path / "b")):
-        given = {} if name == "plain" else {"normalise": "mean=0.5,std=-0.25"}
-        pt.export(str(path), PAIRS, vnnlib=place, epsilon=0.1, **given)
+    assert head == "LogSoftmax" and np.allclose(scores_of(content, x), [[0, -1]])
+    for layer in ("mean=0.5,std=-0.25", "ramp=0.3"):  # compared with the model when written
+        place = tmp_path / layer
+        pt.export(str(path), PAIRS, vnnlib=place, epsilon=0.1, normalise=layer)
+    assert np.allclose(scores_of((place / "net.onnx").read_bytes(), x), [[0.5, 1.0]])
 
 
 def test_outputs_in_another_order_are_asked_about_by_their_own_number(tmp_path: Path) -> None:

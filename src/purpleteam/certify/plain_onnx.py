@@ -44,8 +44,14 @@ def plain_onnx(
         for node in graph.node:
             _keep(node.input, [wanted if name == taken else name for name in node.input])
         factor = 1 / np.array(normalisation.std)
-        layer = _affine(graph, taken, factor, -np.array(normalisation.mean) * factor, wanted, 4)
-        _keep(graph.node, [*layer, *graph.node])
+        shift, scaled = -np.array(normalisation.mean) * factor, f"{wanted}_{normalisation.clip}"
+        layers = _affine(graph, taken, factor, shift, scaled, 4)
+        ends = [f"{wanted}_{end}" for end in (0, 1)] if normalisation.clip else []
+        for end, name in enumerate(ends):
+            graph.initializer.append(numpy_helper.from_array(np.float32(end), name))
+        kind = "Clip" if normalisation.clip else "Identity"
+        last = helper.make_node(kind, [scaled, *ends], [wanted])
+        _keep(graph.node, [*layers, last, *graph.node])
     with tempfile.TemporaryDirectory() as folder:  # ONNX Runtime folds constants, and most norms
         session_of("the net for one image", model.SerializeToString(), Path(folder) / "net.onnx")
         model = onnx.load(Path(folder) / "net.onnx")
