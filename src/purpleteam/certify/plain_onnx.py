@@ -48,7 +48,7 @@ def plain_onnx(
         layers = _affine(graph, taken, factor, shift, scaled, 4)
         ends = [f"{wanted}_{end}" for end in (0, 1)] if normalisation.clip else []
         for end, name in enumerate(ends):
-            graph.initializer.append(numpy_helper.from_array(np.float32(end), name))
+            graph.initializer.append(numpy_helper.from_array(np.array(end, np.float32), name))
         kind = "Clip" if normalisation.clip else "Identity"
         last = helper.make_node(kind, [scaled, *ends], [wanted])
         _keep(graph.node, [*layers, last, *graph.node])
