@@ -260,7 +260,7 @@ def summary(rows: list[dict[str, Any]], seed: int) -> dict[str, Any]:
         "seed": seed,
         "files": sum(one["files"] for one in formats.values()),
         "formats": formats,
-        "code": dict(judges),
+        "code": [*map(list, judges.items())],  # in turn
         "crashes": bad["crash"],
         "hangs": bad["hang"],
         "growth": bad["growth"],

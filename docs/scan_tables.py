@@ -123,9 +123,10 @@ def fuzz(path: Path) -> str:
             ("differences", "read with other names, shapes or values"),
         )
     )
+    codes = ", then ".join(f"{files:,} by code {code}" for code, files in found.get("code", ()))
     return "\n".join(lines) + (
         f"\n\n{found['files']:,} files, seed {found['seed']}: {counts}; the slowest took "
-        f"{found['slowest_seconds']:.2f} s. Others are torch with `weights_only`, safetensors, "
-        f"NumPy, zipfile and onnx, which read all that is accepted, or that is an archive we can "
-        f"lay out."
+        f"{found['slowest_seconds']:.2f} s. The scan's source is told by its digest: {codes}. "
+        f"Others are torch with `weights_only`, safetensors, NumPy, zipfile and onnx, which read "
+        f"all that is accepted, or that is an archive we can lay out."
     )

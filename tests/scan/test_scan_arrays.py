@@ -12,7 +12,7 @@ import pytest
 import scan_corpus as corpus
 
 from purpleteam.core.errors import DataError, Refused
-from purpleteam.scan.formats import arrays, read_arrays
+from purpleteam.scan.formats import read_arrays
 
 PYTHON_2 = (  # as cPickle of Python 2 wrote CIFAR-10, where all text is bytes
     b"\x80\x02}q\x01(U\x0bbatch_labelq\x02U\x15training batch 1 of 5q\x03U\x06labelsq\x04]q\x05("
@@ -182,8 +182,7 @@ def test_what_numpy_or_python_refuses_is_refused(written, content, part, instead
         read_arrays(written(whole.replace(part, instead)))
 
 
-def test_lists_that_hold_themselves_or_one_another_many_times_are_refused(written, monkeypatch):
-    monkeypatch.setattr(arrays, "MAX_VALUES", 100_000)
+def test_lists_that_hold_themselves_or_one_another_many_times_are_refused(written):
     endless: list[object] = []
     endless.append(endless)
     laughs: list[object] = [0] * 10

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import pickle
 import struct
 import tarfile
@@ -13,8 +14,15 @@ import numpy as np
 import pytest
 import scan_corpus as corpus
 
+from purpleteam.scan.formats.walk import hidden_pickles
 from purpleteam.scan.gate import read_state_dict
 from purpleteam.scan.judgement import judge
+
+
+class Call:
+    def __reduce__(self):
+        return os.system, ("true",)
+
 
 SYSTEM = b"\x80\x02cposix\nsystem\nX\x04\0\0\0true\x85R."
 
@@ -143,6 +151,17 @@ def test_a_pickle_among_the_numbers_is_ambiguous_and_other_numbers_are_not(tmp_p
             assert grades == {"ambiguous" if payload else "note"}
 
 
+@pytest.mark.parametrize("kind", [np.float32, np.float16, np.int64])
+def test_a_pickle_is_found_at_every_place_among_large_weights(kind):
+    weights = (np.random.default_rng(0).standard_normal(1 << 18) * 0.05).astype(kind).tobytes()
+    run, middle = name("pdb", "run") + short("x") + b"\x85R.", len(weights) // 2
+    for payload in (SYSTEM, SYSTEM[2:], run, pickle.dumps(Call(), 4)):
+        for at in (0, (1 << 18) - 3, *range(middle, middle + 8)):
+            content = memoryview(weights[:at] + payload + weights[at + len(payload) :])
+            found = [walk.imports[0][0] for walk in hidden_pickles(content, 0, 1 << 20)]
+            assert found in (["posix.system"], ["pdb.run"]), at
+
+
 def test_a_file_that_is_an_archive_as_well_is_malicious(tmp_path):
     from safetensors.numpy import save_file
 
@@ -208,6 +227,42 @@ def test_a_number_that_no_memory_holds_is_a_bomb(tmp_path):
     for maker in ("bytearray", "range"):
         data = b"\x80\x04" + name("builtins", maker) + b"\x8a\6\0\0\0\0\0\1\x85R."
         assert grade(tmp_path / "a.pkl", data) == "ambiguous"
+
+
+def laughs(first: bytes, step: bytes) -> bytes:
+    return b"\x80\x02" + first + step * 60 + b"."
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\x80\x02" + b"".join(b"](" + b"h\0" * 9 * bool(n) + b"eq\0" for n in range(12)) + b".",
+        b"\x80\x02" + b"".join(b"]q%c0" % n for n in range(60))  # from the outermost on
+        + b"".join(b"h%c(h%ch%ce0" % (n, n + 1, n + 1) for n in range(59)) + b"h\0.",
+        laughs(b")q\0", b"h\0\x86q\0"),
+        laughs(b")q\0", b"h\0\x8a\x05\0\0\0\0\x01\x87q\0"),
+        laughs(b"]", b"2\x86"),
+        laughs(b"})q\0", b"h\0\x86q\0") [:-1] + b"K\1s.",
+        laughs(b"ccollections\nOrderedDict\nq\1)Rq\0", b"0h\1)RK\1h\0sK\2h\0sq\0"),
+    ],
+)  # fmt: skip
+def test_lists_in_lists_that_nobody_gets_to_the_end_of_are_a_bomb(tmp_path, content):
+    assert grade(tmp_path / "a.pkl", content) == "ambiguous"
+    assert "lists in lists" in str(judge(tmp_path / "a.pkl").problems)
+
+
+def test_weights_that_are_shared_by_many_are_no_bomb(tmp_path):
+    torch = pytest.importorskip("torch")
+    inner = {"w": torch.ones(2)}
+    torch.save(
+        {"state_dict": dict.fromkeys("abc", inner["w"]), "rest": [inner] * 1000}, tmp_path / "a.pt"
+    )
+    assert read_state_dict(tmp_path / "a.pt").verdict == "accepted"
+    laugh: list[object] = [0] * 10
+    for _ in range(12):
+        laugh = [laugh] * 10
+    torch.save({"state_dict": inner, "rest": laugh}, tmp_path / "a.pt")
+    assert read_state_dict(tmp_path / "a.pt").verdict == "refused"
 
 
 @pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")

@@ -116,7 +116,7 @@ def test_what_python_2_writes_we_read():
 
 @pytest.mark.parametrize(
     "data",
-    [b"L01\n.", b"I+1\n.", b"I-0\n.", b"F1e999\n.", b"F 1\n.", b"S'\\q'\n.", b"(K\1p01\nl.",
+    [b"L01\n.", b"I+1\n.", b"I-0\n.", b"F1e999\n.", b"F 1\n.", b"S'\\q'\n.", b"(K\1p-1\nl.",
      b"(K\1r\xff\xff\xff\xffl.", b"\x80\4\x95\1\0\0\0\0\0\0\0K\1.", b"K\1K\2.", b"\x80\6K\1."],
 )  # fmt: skip
 def test_text_that_readers_read_differently_is_refused(data):

@@ -146,7 +146,7 @@ class _Looker:
         if searched:
             yield from self._hidden(data, 0)
         elif kind in ("safetensors", "onnx", "numpy"):
-            yield from self._numbers(data)
+            yield from self._hidden(data, 0, read=True)
 
     def values(self) -> Iterator[Problem]:
         """Yield what is wrong with the numbers of the state dict."""
@@ -175,7 +175,7 @@ class _Looker:
             for name, tensor in tensors.items():
                 yield from tensor.problems(name)
         else:
-            self.tensors = {name: partial(_same, tensor) for name, tensor in tensors.items()}
+            self.tensors = {name: partial(Tensor, *tensor) for name, tensor in tensors.items()}
             self.dtypes = {name: tensor.dtype for name, tensor in tensors.items()}
 
     def _zip(self, data: memoryview, suffix: str, depth: int) -> Iterator[Problem]:
@@ -193,7 +193,7 @@ class _Looker:
             else:
                 why = "the file is a torch archive, a pickle: torch.load without weights_only runs"
                 yield Problem("pickle", f"{why} what others may write into it", "note")
-                yield from self._numbers(data)
+                yield from self._hidden(data, 0, read=True)
                 return
         elif claims and (suffix not in OPENED or not archive.members):
             yield Problem("unknown-format", "the archive is of no known model format")
@@ -201,7 +201,9 @@ class _Looker:
             yield Problem("archive", f"the archive has {archive.odd}")
         for name, member in archive.members.items():
             if torch and STORAGE.fullmatch(name):
-                yield from self._numbers(archive.data[member.start : member.start + member.packed])
+                yield from self._hidden(
+                    archive.data[member.start : member.start + member.packed], 0, read=True
+                )
                 continue
             if claims and PurePosixPath(name).suffix in PYTHON and not torch:
                 why = "it is source code, which is not scanned in an archive"
@@ -235,7 +237,7 @@ class _Looker:
             else:
                 content = archive.read(name)
                 yield from self._array(content, member.size, depth)
-                for problem in self._numbers(content):
+                for problem in self._hidden(content, 0, read=True):
                     yield problem.inside(name)
         except Problem as problem:
             yield problem.inside(name)
@@ -296,7 +298,7 @@ class _Looker:
                 yield problem
             else:
                 yield Problem("pickle", "the file is a pickle of torch before 1.6", "note")
-                yield from self._numbers(data)
+                yield from self._hidden(data, 0, read=True)
                 return
         yield Problem("pickle", "the file is a pickle: loading runs what others write into it")
         yield from self._walked(data, depth)
@@ -319,37 +321,28 @@ class _Looker:
         if walk.end < len(data):
             yield from self._hidden(data, walk.end)
 
-    def _numbers(self, data: memoryview) -> Iterator[Problem]:
-        """Find pickles among the numbers of a file that was read, where nobody loads them.
+    def _hidden(self, data: memoryview, start: int, *, read: bool = False) -> Iterator[Problem]:
+        """Find the pickles that call something, and layers of code, wherever they begin.
 
-        Whoever loads the file as what it is reads them as numbers: such a pickle waits for someone
-        who cuts it out, or it is chance. So it is ambiguous, and never what the file would run.
+        Among the numbers of a file that is read as what it is, a pickle waits for someone who cuts
+        it out, or is chance. So it is ambiguous there, and never what the file would run.
         """
-        for walk in hidden_pickles(data, 0, MAX_WALK + len(data) // 64):
+        limit = MAX_WALK + len(data) // 64 if read else max(1, self.opcodes)
+        for walk in hidden_pickles(data, start, limit):
+            self.opcodes -= 0 if read else walk.opcodes
             if walk.error and "too many" in walk.error:
                 yield Problem("unread", walk.error)
             for problem in _named(walk):
-                yield Problem(problem.kind, f"a pickle among the numbers: {problem}", "ambiguous")
-
-    def _hidden(self, data: memoryview, start: int) -> Iterator[Problem]:
-        """Find the pickles that call something, and layers of code, wherever they begin."""
-        for walk in hidden_pickles(data, start, max(1, self.opcodes)):
-            self.opcodes -= walk.opcodes
-            if walk.error and "too many" in walk.error:
-                yield Problem("unread", walk.error)
-            yield from _named(walk)
-        if LAMBDA.search(data, start):
+                why = f"a pickle among the numbers: {problem}"
+                yield Problem(problem.kind, why, "ambiguous") if read else problem
+        if not read and LAMBDA.search(data, start):
             yield Problem("foreign-code", "the file names a Lambda layer, which is code")
-
-
-def _same(tensor: Tensor) -> Tensor:
-    return tensor
 
 
 def _named(walk: PickleWalk) -> Iterator[Problem]:
     """Yield what a pickle would import, each name once, but for what is harmless."""
-    if walk.bomb is not None:
-        yield Problem("bomb", f"something is called with a number over 2**31 (byte {walk.bomb})")
+    if walk.bomb:
+        yield Problem("bomb", walk.bomb)
     for name, position in dict(reversed(walk.imports)).items():
         if name is None:
             yield Problem("unsafe-global", f"a name at byte {position} cannot be told")

@@ -26,8 +26,7 @@ ARRAY_NAMES = frozenset(  # all that a pickle of arrays may hold, by what the la
 ORDERS = {"<": "<", ">": ">", "|": "=", "=": "=", b"<": "<", b">": ">", b"|": "=", b"=": "="}
 FLAGS = (0, 8)  # of numbers, and of text; others mark Python objects
 CODE = re.compile(r"[biufSUOVcmM][0-9]{1,9}")
-MAX_DEPTH = 8
-MAX_ARRAYS = 200_000
+MAX_DEPTH, MAX_ARRAYS = 8, 200_000
 MAX_VALUES = 3_000_000  # plain numbers in lists, which may name one another many times
 MAX_TEXT = 1 << 30
 ALONE = "array"
@@ -68,6 +67,7 @@ class _ArrayReader(PickleReader):
 
     names: ClassVar = {full: Symbol(full.split(".")[-1]) for full in ARRAY_NAMES}
     keys: ClassVar[tuple[type, ...]] = (str, int, bytes)
+    most_parts: ClassVar = MAX_VALUES
 
     def called(self, function: Any, arguments: tuple[Any, ...]) -> Any:
         match function, arguments:
@@ -95,8 +95,7 @@ class _ArrayReader(PickleReader):
         raise self.refused("calls something in a form that no pickle of arrays has")
 
     def given(self, target: Any, state: Any) -> None:
-        plain = type(state) is tuple and float not in map(type, state)  # 1.0 is none of its numbers
-        match target, state if plain else None:
+        match target, state if type(state) is tuple and float not in map(type, state) else None:
             case _Array(dtype=None), (*version, shape, _Format() as dtype, order, raw) if (
                 version in ([], [1]) and dtype.settled and is_shape(shape) and order in (0, 1)
             ):
@@ -105,7 +104,7 @@ class _ArrayReader(PickleReader):
                 target.dtype, target.shape, target.fortran = dtype, shape, bool(order)
                 target.raw = raw if isinstance(raw, bytes) else b""
             case _Format(settled=False), (3, order, None, None, None, int(), int(), flags) if (
-                order in ORDERS and (flags in FLAGS or target.code[0] == "O")
+                order in [*ORDERS] and (flags in FLAGS or target.code[0] == "O")
             ):
                 target.order, target.settled = ORDERS[order], True
             case _Format(settled=False), (3 | 4, _, _, _, _, *_):
@@ -154,8 +153,9 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
         if not path.is_file():
             raise DataError(f"data file {str(path)!r} does not exist")
         for name, array in _named_arrays(mapped(path)):
-            if name in arrays:
-                raise Problem("tensor", f"two arrays are called {name!r}")
+            if name in arrays or len(arrays) == MAX_ARRAYS:
+                what = f"two arrays are called {name!r}, or there are over {MAX_ARRAYS}"
+                raise Problem("tensor", what)
             arrays[name] = array
         if not arrays:
             raise Problem("tensor", "the file holds no array")
@@ -173,7 +173,6 @@ class _Plain:
 
     def __init__(self) -> None:
         self.made: dict[int, NDArray[Any]] = {}
-        self.values = self.arrays = 0
 
     def named(self, value: Any, name: str, depth: int) -> Iterator[tuple[str, NDArray[Any]]]:
         if depth > MAX_DEPTH:
@@ -185,7 +184,6 @@ class _Plain:
         else:
             parts = []
             if value is not None:
-                self._count(0, arrays=1)
                 if id(value) not in self.made:
                     self.made[id(value)] = self._array(value, name or ALONE)
                 yield name or ALONE, self.made[id(value)]
@@ -194,19 +192,12 @@ class _Plain:
 
     def _has_parts(self, value: list[Any] | tuple[Any, ...]) -> bool:
         """Return whether there are arrays or dicts in it, at any depth."""
-        self._count(len(value))
         return any(
             isinstance(part, dict)
             or (isinstance(part, _Array) and not part.scalar)
             or (isinstance(part, (list, tuple)) and self._has_parts(part))
             for part in value
         )
-
-    def _count(self, values: int, arrays: int = 0) -> None:
-        self.values, self.arrays = self.values + values, self.arrays + arrays
-        if self.values > MAX_VALUES or self.arrays > MAX_ARRAYS:
-            most = f"{MAX_ARRAYS} arrays or {MAX_VALUES} plain values"
-            raise Problem("bomb", f"the pickle names over {most}")
 
     def _array(self, value: Any, name: str) -> NDArray[Any]:
         if isinstance(value, _Array):
@@ -224,7 +215,6 @@ class _Plain:
 
     def _leaves(self, value: Any, name: str) -> Any:
         if isinstance(value, (list, tuple)):
-            self._count(len(value))
             return [self._leaves(part, name) for part in value]
         if isinstance(value, _Array):
             return value.read(name)[()]

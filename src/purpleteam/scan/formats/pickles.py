@@ -5,6 +5,7 @@ Nothing is imported and no object is made (pickletools; PEP 307, 3154, 574).
 
 import codecs
 import pickletools
+import re
 import struct
 from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass
@@ -14,9 +15,10 @@ from typing import Any, ClassVar
 
 from purpleteam.scan.formats.problem import Problem
 
-MAX_LINE = 16 << 20
+MAX_LINE, NEWLINE = 16 << 20, re.compile(b"\n")
 MAX_OPCODES = 2_000_000  # opcodes that are read of one pickle
 MAX_MARKS = 1000  # how deep containers may lie in one another
+MAX_PARTS, MAX_KEY = 10**8, 100  # of lists in lists, and of a tuple that is a key
 NO_END = "a line without an end"
 NOT_NEEDED = "is not needed by plain data"
 
@@ -73,14 +75,8 @@ def opcodes(
 
 
 def _to_newline(data: memoryview, at: int) -> int:
-    length = 64
-    while length <= MAX_LINE:
-        piece = bytes(data[at : at + length])
-        if (place := piece.find(b"\n")) >= 0:
-            return place
-        if len(piece) < length:
-            break
-        length *= 8
+    if found := NEWLINE.search(data, at, at + MAX_LINE):
+        return found.start() - at
     raise ValueError(NO_END)
 
 
@@ -91,19 +87,35 @@ def quoted(line: bytes) -> bytes:
     return codecs.escape_decode(line[1:-1])[0]
 
 
+def endless(values: list[Any], most: int = MAX_PARTS) -> str:
+    """Return what to say if one of the values has more parts, each counted wherever it lies."""
+    sizes: dict[int, int] = {}
+    todo: list[tuple[Any, bool]] = [(values, False)]
+    inner: list[int] = []
+    while todo:  # each is looked at once; one that holds itself counts once
+        value, known = todo.pop()
+        parts = [*value, *value.values()] if isinstance(value, dict) else value
+        if known:
+            inner = [sizes.get(id(part), 0) for part in parts]
+            sizes[id(value)] = min(len(inner) + sum(inner), 2 * MAX_PARTS)
+        elif id(value) not in sizes:
+            sizes[id(value)] = 0
+            todo.append((value, True))
+            todo += [(part, False) for part in parts if isinstance(part, (list, tuple, dict))]
+    many = max(inner, default=0) > most
+    return f"lists in lists, named again and again, have over {most} parts" if many else ""
+
+
 def full_name(module: str, attribute: str) -> str:
     """Return the name of what is imported; one that leads on into it is known by its colon."""
     return f"{module}{':' if '.' in attribute else '.'}{attribute}"
 
 
 def _as_written(make: Callable[[bytes], Any], raw: bytes) -> Any:
-    """Return what a text means, if it is as pickle writes it.
-
-    Python's two readers take more, and not the same: `010` is 8 or an error, `+1` True or 1.
-    """
+    """Return what a text means; of text that pickle never writes its readers make this or that."""
     value = make(raw)
     if repr(value).encode().removeprefix(b"b") != raw:
-        raise ValueError(f"pickle never writes {raw[:20]!r} there")
+        raise ValueError(f"pickle never writes {raw[:20]!r}")
     return value
 
 
@@ -143,7 +155,8 @@ VALUES: dict[str, Callable[[bytes], Any]] = {  # of the opcodes that are one by 
     **dict.fromkeys(("BINSTRING", "SHORT_BINSTRING"), bytes),
 }
 ARGUMENTS: dict[str, Callable[[bytes], Any]] = VALUES | {  # what the bytes behind an opcode mean
-    **dict.fromkeys(("PUT", "GET"), _whole),
+    **dict.fromkeys(("PUT", "GET"), int),
+    **{"INT": int, "LONG": lambda raw: int(raw.removesuffix(b"L"))},  # of a walk, which is lax
     **dict.fromkeys(("BINPUT", "LONG_BINPUT", "BINGET", "LONG_BINGET"), _unsigned),
     **dict.fromkeys(("FRAME", "PROTO"), _unsigned),
     "GLOBAL": lambda raw: raw.decode("ascii").split("\n"),
@@ -156,6 +169,7 @@ class PickleReader:
     names: ClassVar[Mapping[str, Symbol]]
     keys: ClassVar[tuple[type, ...]] = (str, int)
     allowed: ClassVar[frozenset[str]] = frozenset(EFFECTS)  # as far as they are understood
+    most_parts: ClassVar[int] = MAX_PARTS
 
     def __init__(self, data: memoryview) -> None:
         self.data = data
@@ -163,6 +177,7 @@ class PickleReader:
         self.stack: list[Any] = []
         self.marks: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
+        self.shared = False  # whether a container lies in several places
 
     def called(self, function: Any, arguments: tuple[Any, ...]) -> Any:
         raise self.refused("calls something")
@@ -197,6 +212,8 @@ class PickleReader:
             raise Problem("damaged-pickle", f"{behind} bytes follow the pickle")
         if len(self.stack) != 1 or self.marks:
             raise Problem("damaged-pickle", "the pickle ends with a stack that is not of one value")
+        if self.shared and (why := endless(self.stack, self.most_parts)):
+            raise Problem("bomb", why)
         return self.stack[0]
 
     def _step(self, argument: Any) -> None:
@@ -205,11 +222,12 @@ class PickleReader:
         match self.opcode:
             case "BINPUT" | "LONG_BINPUT" | "PUT" | "MEMOIZE":
                 place = len(self.memo) if self.opcode == "MEMOIZE" else argument
-                if not 0 <= place < MAX_OPCODES:  # pickle's own memo is a list of so many places
+                if not 0 <= place < MAX_OPCODES:  # pickle's own memo is a list
                     raise ValueError(f"place {place} of the memo")
                 self.memo[place] = stack[-1]
             case "BINGET" | "LONG_BINGET" | "GET":
                 stack.append(self.memo[argument])
+                self.shared |= isinstance(stack[-1], (list, tuple, dict))
             case "MARK":
                 if len(self.marks) >= MAX_MARKS:
                     raise Problem("bomb", f"the pickle is more than {MAX_MARKS} containers deep")
@@ -277,6 +295,8 @@ class PickleReader:
             raise self.refused("sets items of something that is no dict")
         if any(type(key) not in self.keys for key in keys):
             raise self.refused("sets a key that is neither text nor a whole number")
+        if why := endless(keys, MAX_KEY):  # to find one takes as long as to walk it
+            raise Problem("bomb", why)
         before = len(target)
         target.update(zip(keys, items[1::2], strict=True))
         if len(target) != before + len(keys):

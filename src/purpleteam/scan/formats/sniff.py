@@ -55,13 +55,8 @@ def mapped(path: Path) -> memoryview:
         return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 
 
-def sniff(path: Path) -> str:
-    """Return the kind of the content: a model's, a container's, `empty`, `text` or `unknown`."""
-    return kind_of(mapped(path), claims_model=path.suffix.lower() in MODEL_SUFFIXES)
-
-
 def kind_of(data: memoryview, *, claims_model: bool) -> str:
-    """Return the kind of the content, of which the whole counts."""
+    """Return the kind: a model's, a container's, `empty`, `text` or `unknown`; all of it counts."""
     head = bytes(data[:MAX_HEAD])
     if not head:
         return "empty"

@@ -332,7 +332,7 @@ def open_legacy(data: memoryview) -> tuple[Any, dict[str, memoryview]]:
         raise Problem("unsupported", "the file is of another version, or of a big-endian machine")
     content, named = _described(_LegacyReader(parts[3]))
     keys = _PlainReader(parts[4]).read()
-    if not isinstance(keys, list) or sorted(keys, key=str) != sorted(named):
+    if type(keys) is not list or {*map(type, keys)} - {str} or sorted(keys) != sorted(named):
         raise Problem("tensor", "the storages are not those that the pickle names, each once")
     storages = {}
     for key in keys:

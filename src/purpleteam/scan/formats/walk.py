@@ -4,7 +4,6 @@ import re
 import struct
 import sys
 from collections.abc import Iterator
-from functools import lru_cache
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -15,6 +14,7 @@ from purpleteam.scan.formats.pickles import (
     EFFECTS,
     NO_END,
     OPCODES,
+    endless,
     full_name,
     opcodes,
     quoted,
@@ -35,15 +35,7 @@ LITERALS: dict[str, str | None] = {
 }
 """The opcodes of text, and its encoding; of bytes, and none."""
 LOADER = "torch.storage._load_from_bytes"  # of a tensor that was pickled and not saved by torch
-_MARK, _HUGE = object(), object()
-
-
-def _whole(raw: bytes) -> int:
-    """Return a whole number that stands in text, as lax as the laxest reader."""
-    return int(raw.strip().removesuffix(b"L"), 16 if b"x" in raw.lower() else 10)
-
-
-NUMBERS = ARGUMENTS | dict.fromkeys(("PUT", "GET", "INT", "LONG"), _whole)
+_MARK = object()
 
 
 class Literal(NamedTuple):
@@ -71,6 +63,14 @@ class _Named(str):
     __slots__ = ()
 
 
+class _Made(list[Any]):
+    """Something made of others, and those of them that are made of others as well."""
+
+
+class _Huge(_Made):
+    """A number that no memory holds, or a tuple with one."""
+
+
 class PickleWalk(NamedTuple):
     """What the opcodes up to STOP, or up to the first broken one, say."""
 
@@ -81,7 +81,7 @@ class PickleWalk(NamedTuple):
     end: int  # the byte behind STOP; where the walk broke, that of the last whole opcode
     opcodes: int
     error: str | None
-    bomb: int | None  # where it calls something with a number that no memory holds
+    bomb: str  # what of it no memory holds, or no reader gets to the end of
     marks: frozenset[int]  # of a protocol, where a pickle may begin
     files: tuple[memoryview, ...] | None
     """Files of torch in the pickle, which it loads; None where it uses their loader otherwise."""
@@ -97,28 +97,30 @@ class PickleWalk(NamedTuple):
 
 def walk_pickle(data: memoryview, start: int = 0, limit: int = MAX_WALK) -> PickleWalk:
     """Walk one pickle from byte `start` on, for at most `limit` opcodes."""
-    stack: list[Any] = []  # literals, names, tuples of few, marks, and None for whatever else
+    stack: list[Any] = []  # literals, names, marks, what is made of others, None for all else
     memo: dict[int, Any] = {}
     imports: list[tuple[str | None, int]] = []
     marks: list[int] = []
     files: list[memoryview] = []
     loaders = 0  # that lie on the stack, or were used for something else than to load
-    built, calls, count, at, end, error, bomb = False, 0, 0, start, start, None, None
+    built, calls, count, at, end, error, bomb = False, 0, 0, start, start, None, ""
+    shared, made = False, None
     try:
         for name, raw, at, end in islice(opcodes(data, start), limit):  # noqa: B007 - `end` is said
             count += 1
-            made: Any = None
+            made = None
             if name in LITERALS:
                 plain = memoryview(quoted(bytes(raw))) if name == "STRING" else raw
                 stack.append(Literal(plain, LITERALS[name]))
             elif name in PUTS or name == "MEMOIZE":
                 at_end = name == "MEMOIZE"
-                memo[len(memo) if at_end else NUMBERS[name](bytes(raw))] = stack[-1]
+                memo[len(memo) if at_end else ARGUMENTS[name](bytes(raw))] = stack[-1]
             elif name in GETS or name == "DUP":
-                made = stack[-1] if name == "DUP" else memo[NUMBERS[name](bytes(raw))]
+                made = stack[-1] if name == "DUP" else memo[ARGUMENTS[name](bytes(raw))]
                 stack.append(made)
+                shared |= isinstance(made, _Made)
             elif name in ("INT", "LONG", "LONG1", "LONG4"):
-                stack.append(_HUGE if abs(NUMBERS[name](bytes(raw))) >> 31 else None)
+                stack.append(_Huge() if abs(ARGUMENTS[name](bytes(raw))) >> 31 else None)
             elif name == "MARK":
                 stack.append(_MARK)
             else:
@@ -136,15 +138,18 @@ def walk_pickle(data: memoryview, start: int = 0, limit: int = MAX_WALK) -> Pick
                 if takes > len(stack):
                     raise ValueError("takes more from the stack than there is")
                 taken = stack[len(stack) - takes :] + above[::-1]
+                held = [item for item in taken if isinstance(item, _Made)]
+                huge = any(isinstance(item, _Huge) for item in held)
                 if name in CHANGES:
                     made = taken[0]
                     if isinstance(made, _Named):  # what others use as well
                         imports.append((f"{made}:__setattr__", at))
-                elif name in CALLS and any(item is _HUGE for item in taken):
-                    bomb = at if bomb is None else bomb
+                    elif isinstance(made, _Made) and name != "BUILD":  # objects may know each other
+                        made += held[1:]
+                elif name in CALLS and huge:
+                    bomb = bomb or f"something is called with a number over 2**31 (byte {at})"
                 elif name.startswith("TUPLE"):
-                    few = tuple(taken) if len(taken) <= 2 else None
-                    made = _HUGE if any(item is _HUGE for item in taken) else few
+                    made = (_Huge if huge else _Made)(taken if len(taken) <= 2 else held)
                 elif name == "REDUCE":
                     match taken:
                         case [str(function), (Literal() as file,)] if function == LOADER:
@@ -154,6 +159,8 @@ def walk_pickle(data: memoryview, start: int = 0, limit: int = MAX_WALK) -> Pick
                             encoding.text() in ("latin1", "latin-1")
                         ):
                             made = Literal(one.content(), None)
+                if made is None and (taken or to_mark or name.startswith("EMPTY")):
+                    made = _Made(held)
                 if name in CALLS:  # a text may well have lines that begin with c and b
                     calls, built = (
                         (calls, True) if name == "BUILD" else (calls or len(imports), built)
@@ -174,7 +181,7 @@ def walk_pickle(data: memoryview, start: int = 0, limit: int = MAX_WALK) -> Pick
         opcodes=count,
         error=error,
         marks=frozenset(marks),
-        bomb=bomb,
+        bomb=bomb or (endless([*memo.values(), *stack, made]) if shared else ""),
         files=None if loaders else tuple(files),
     )
 
@@ -193,11 +200,11 @@ def _named(parts: Any) -> _Named | None:
 
 _NAME = re.compile(rb"\n[A-Za-z_][\w.]{0,200}+(?=\n)")
 _MODULES = {*sys.stdlib_module_names, "__builtin__", "commands", "numpy", "pandas", "pip", "torch"}
-_RUN = re.compile(rb"[\w.]+\Z")
+_NO_WORD = re.compile(r"(?a)[^\w.]")
 LONGEST, LOOKED_BACK, MARKS_TRIED = 60, 512, 20
-PIECE = 1 << 20
-WORD = np.array([(chr(byte).isalnum() and byte < 128) or byte in b"_." for byte in range(256)])
-WORD_BYTES = WORD.tolist()
+PIECE = 1 << 18
+WORDS = bytes(byte for byte in range(128) if chr(byte).isalnum() or byte in b"_.")
+WORD = np.isin(np.arange(256), [*WORDS])
 MEMOIZE = 0x94
 FIRST = np.array([byte in OPCODES and byte != 0x80 for byte in range(256)])
 
@@ -233,6 +240,8 @@ def _beginnings(data: memoryview, start: int) -> Iterator[int]:
     for first in range(start, len(data), PIECE):
         # What of the bytes before and after can matter is in each piece as well.
         before = min(first - start, LOOKED_BACK)
+        if before and not _may_name(data[first - before : first + 2 * PIECE]):
+            continue
         piece = np.frombuffer(data[first - before : first + PIECE + 2], np.uint8)
         marks = np.flatnonzero(piece[:-2] == 0x80)
         marks = marks[(piece[marks + 1] <= 5) & FIRST[piece[marks + 2]]]
@@ -253,41 +262,44 @@ def _beginnings(data: memoryview, start: int) -> Iterator[int]:
         yield from (first - before + place for place in sorted(found))
 
 
+def _may_name(data: memoryview) -> bool:
+    """Return whether a name of four letters may be there, of which one is at each fourth byte.
+
+    One in four bytes of weights is all exponents, which are no letters. A little is not told.
+    """
+    whole = len(data) - 4 & -4
+    numbers = [np.frombuffer(data[first : first + whole], "<i4") for first in range(4)]
+    return whole < PIECE or not any(
+        some[:500].max() < ord("A") << 24 > some.max() for some in numbers
+    )
+
+
 def _text_before(raw: bytes, end: int) -> int:
     """Return where the opcode of a name begins that ends there, maybe put in the memo; -1: none."""
     for code, width in ((None, 0), (MEMOIZE, 1), (ord("q"), 2), (ord("r"), 5)):
         stop = end - width
         if stop < 2 or (width and raw[stop] != code):
             continue
-        for length, place in enumerate(range(stop - 1, max(1, stop - 200), -1), 1):
-            if not WORD_BYTES[raw[place]]:
-                break
-            if raw[place - 1] == length and raw[place - 2] == 0x8C:
-                return place - 2
-            if raw[place - 5 : place] == b"X" + length.to_bytes(4, "little"):
-                return place - 5
+        text = raw[max(0, stop - 200) : stop]
+        most = len(text) - len(text.rstrip(WORDS))
+        for length in range(most, 0, -1):  # a length may be a letter as well
+            for opcode in (b"\x8c%c" % length, b"X%c\0\0\0" % length):
+                if text.endswith(opcode, 0, -length):
+                    return stop - length - len(opcode)
     return -1
 
 
 def _two_lines(data: memoryview, start: int, newline: int) -> list[int]:
     """Return where a pickle may begin that names a module before a newline, and a name behind."""
-    run = _RUN.search(bytes(data[max(start, newline - LONGEST) : newline]))
-    ahead = _module_in(run.group()) if run else 0
-    if not ahead:
+    run = _NO_WORD.split(str(data[max(start, newline - LONGEST) : newline], "latin-1"))[-1]
+    tails = (run[at:] for at, letter in enumerate(run) if letter in "ci")
+    known = next((tail for tail in tails if tail[1:].partition(".")[0] in _MODULES), "")
+    if not known:
         return []
-    place = newline - ahead
+    place = newline - len(known)
     if data[place] == ord("c"):
         return [place]
     # The opcode INST, whose arguments come before it, behind a mark.
     before = bytes(data[max(start, place - LOOKED_BACK) : place])
     marks = [at for at, byte in enumerate(before) if byte == ord("(")][-MARKS_TRIED:]
     return [place - len(before) + mark for mark in reversed(marks)]
-
-
-@lru_cache(maxsize=4096)
-def _module_in(run: bytes) -> int:
-    """Return how many bytes before its end a run names a known module, by an opcode; 0: none."""
-    for at, byte in enumerate(run):
-        if byte in b"ci" and str(run[at + 1 :], "latin-1").partition(".")[0] in _MODULES:
-            return len(run) - at
-    return 0
