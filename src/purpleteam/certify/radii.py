@@ -58,9 +58,8 @@ class RadiusCertificate:
         """Return how many images are verified, falsified (wrong as they are) and unknown."""
         if not radius >= 0:
             raise UsageError(f"a certified radius is at least 0, not {radius}")
-        wrong = sum(
-            r < 0 and not c.abstained for r, c in zip(self.radius, self.images, strict=True)
-        )
+        answered = np.array([not image.abstained for image in self.images])
+        wrong = int(((self.radius < 0) & answered).sum())
         verified = int((self.radius >= radius).sum())
         unknown = len(self.images) - verified - wrong
         return {"verified": verified, "falsified": wrong, "unknown": unknown}

@@ -53,7 +53,9 @@ FIELDS: Mapping[str, frozenset[str]] = {
         "source_model poison trigger target_label poisoned poison_rate relabel lab seeds "
         "training_set triggers_tried detector looked_at repair planted_again "
         # Trainings and certificates: by which recipe or method, within which bound.
-        "recipe method layout learner "
+        "recipe method layout learner sigma selection_samples estimation_samples "
+        # What is claimed of a certificate, in the words of ISO/IEC 24029-2.
+        "failure_probability complete deterministic arithmetic "
         # Clean metrics: the class they are about, or how an image was drawn again.
         "class case size offset preprocessing over",
         # Notes, by name. `splits` has n, digest and per_class of each.

@@ -8,14 +8,20 @@ from typing import TYPE_CHECKING, Annotated, Any, Unpack
 from purpleteam.core.errors import UsageError, unknown
 from purpleteam.core.records import Measurement, Record
 from purpleteam.core.schema import model_note
-from purpleteam.verbs.options import Images, Limit, Seeded, Split
+from purpleteam.verbs.attack import listed
+from purpleteam.verbs.options import Images, Measuring, Model
 from purpleteam.verbs.result import Result, table
 from purpleteam.verbs.verb import Option, verb
 
 if TYPE_CHECKING:
     from purpleteam.certify.dpa import PartitionCertificate
 
-METHODS = ("dpa",)
+METHODS: dict[str, tuple[str, ...]] = {
+    "dpa": (),
+    "lipschitz": ("model", "epsilon", "norm"),
+    "smoothing": ("model", "epsilon", "sigma", "estimation_samples", "failure_probability"),
+}
+"""The options that a method takes, less those of the partitions."""
 NAME = "partitions"  # what the classifier that votes is called in records: it is no trained model's
 
 
@@ -46,7 +52,19 @@ def certify(
     images: Images = "digits",
     labels: Any = None,
     *,
-    method: Annotated[str, "dpa: against changes of the training set."] = "dpa",
+    method: Annotated[
+        str, "dpa: against changes of the training set; smoothing, lipschitz: of an image."
+    ] = "dpa",
+    model: Model = None,
+    epsilon: Annotated[
+        Any, Option(kind=list[float], help="Radius in pixel units; repeatable: a curve.")
+    ] = None,
+    norm: Annotated[str | None, "Of lipschitz: l2 or linf."] = None,
+    sigma: Annotated[float | None, "Of smoothing: standard deviation of the noise."] = None,
+    estimation_samples: Annotated[
+        int | None, Option(least=1, help="Of smoothing: noisy copies of each image.")
+    ] = None,
+    failure_probability: Annotated[float | None, "Of smoothing: of each certificate."] = None,
     changes: Annotated[
         Any, "Training images inserted or removed, comma between."
     ] = "10,50,100,500",
@@ -54,24 +72,41 @@ def certify(
         int | None, Option(least=1, help="Parts of the training set; by its size if absent.")
     ] = None,
     learner: Annotated[str, "How a part's network is trained: readout, networks."] = "readout",
-    split: Split = None,
-    limit: Limit = None,
-    **given: Unpack[Seeded],
-) -> Certified:
-    """Prove how many training images may come or go before an answer can change.
+    **given: Unpack[Measuring],
+) -> Result:
+    """Prove what no adversary can change: by a number of training images, or of an image.
 
-    The certificate is for the vote of many small networks, each trained on a part of the images.
+    By `dpa` it is the vote of many small networks, each trained on a part of the images; by
+    `smoothing` a model's vote under noise; by `lipschitz` the model itself.
     """
+    told = {"model": model, "epsilon": epsilon, "norm": norm, "sigma": sigma}
+    told |= {"estimation_samples": estimation_samples, "failure_probability": failure_probability}
+    told = {name: value for name, value in told.items() if value is not None}
+    if method not in METHODS:
+        raise UsageError(unknown("method", method, METHODS))
+    if alien := [name for name in told if name not in METHODS[method]]:
+        raise UsageError(f"--{alien[0].replace('_', '-')} is no option of method {method!r}")
+    if method == "dpa":
+        return _partitions(images, labels, changes, parts, learner, given)
+    from purpleteam.verbs._radii import CERTIFY
+    from purpleteam.verbs._subject import open_subject
+
+    radii = [float(radius) for radius in listed(told.pop("epsilon", None))]
+    model = told.pop("model", "standard")
+    subject = open_subject(images, labels, model=model, measured=True, **given)
+    return CERTIFY[method](subject, radii, **told)
+
+
+def _partitions(
+    images: Any, labels: Any, changes: Any, parts: int | None, learner: str, given: Measuring
+) -> Certified:
     from purpleteam.certify.dpa import certify_partitions
     from purpleteam.certify.learners import seeded
     from purpleteam.verbs._subject import open_subject
 
-    if method not in METHODS:
-        raise UsageError(unknown("method", method, METHODS))
     asked, how = _numbers(changes), seeded(learner, given["seed"])
-    subject = open_subject(
-        images, labels, split=split, limit=limit, device="cpu", training=True, **given
-    )
+    given["device"] = "cpu"
+    subject = open_subject(images, labels, training=True, **given)
     dataset, chosen = subject.dataset, subject.images
     certificate = certify_partitions(
         dataset.train,
@@ -102,7 +137,7 @@ def certify(
         )
         for count in sorted(set(asked))
     ]
-    images_of = {"digest": chosen.digest, "split": subject.split, "limit": limit}
+    images_of = {"digest": chosen.digest, "split": subject.split, "limit": subject.limit}
     return Certified(
         certificate=certificate,
         changes=tuple(asked),
