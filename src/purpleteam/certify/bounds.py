@@ -29,10 +29,13 @@ def ball(x: Tensor, epsilon: float) -> Box:
     return Box((x - epsilon - slack).clamp_min(0), (x + epsilon + slack).clamp_max(1))
 
 
-def intervals(network: Network, box: Box, *, rounding: bool = True) -> Boxes:
-    """Return a box for each node, by interval bound propagation."""
-    boxes = [box]
-    for node in network.nodes:
+def intervals(network: Network, box: Box, *, at: int = 0, rounding: bool = True) -> Boxes:
+    """Return a box for each node, by interval bound propagation.
+
+    `box` is that of node `at`: of the image, or up to the net's `root`; earlier ones get it too.
+    """
+    boxes = [box] * (at + 1)
+    for node in network.nodes[at:]:
         inputs = (boxes[source] for source in node.inputs)
         boxes.append(node.layer.interval(*inputs, rounding=rounding))
     return boxes

@@ -38,7 +38,7 @@ class Box(NamedTuple):
         """Return what both say; each is right, so both are."""
         return Box(torch.maximum(self.lower, other.lower), torch.minimum(self.upper, other.upper))
 
-    def rows(self, rows: Tensor) -> Box:
+    def rows(self, rows: Tensor | slice) -> Box:
         return Box(self.lower[rows], self.upper[rows])
 
 
@@ -114,10 +114,10 @@ class Affine(Layer):
 
     def interval(self, *boxes: Box, rounding: bool = True) -> Box:
         (box,) = boxes
-        centre = (box.lower + box.upper) / 2
+        centre = (box.lower + box.upper).mul_(0.5)
         middle = self.value(centre)
         if not rounding:
-            radius = self.weigh((box.upper - box.lower) / 2)
+            radius = self.weigh((box.upper - box.lower).mul_(0.5))
             return Box(middle - radius, middle + radius)
         # The radius reaches both ends of the rounded centre; the error of the value is added to it,
         # in the same product with |W|.
@@ -264,6 +264,40 @@ class Scaling(Affine):
     @property
     def bias(self) -> Tensor | None:
         return self.offset
+
+
+@dataclass(frozen=True, eq=False)
+class BatchNorm(Scaling):
+    """A batch normalisation; factor and offset are by the statistics that the net had when read."""
+
+    weight: Tensor | None = None  # (C,), as `shift`
+    shift: Tensor | None = None
+    stabiliser: float = 1e-5
+
+    @classmethod
+    def by(
+        cls,
+        mean: Tensor,
+        variance: Tensor,
+        weight: Tensor | None,
+        shift: Tensor | None,
+        stabiliser: float,
+        axes: int,
+    ) -> Self:
+        """Return it by the mean (C,) and variance (C,) of each channel of outputs with `axes`."""
+        factor = (variance.double() + stabiliser).rsqrt()
+        if weight is not None:
+            factor = factor * weight
+        offset = -mean * factor if shift is None else shift - mean * factor
+        sides = (-1, *(1,) * (axes - 1))
+        factor, offset = (part.to(mean.dtype).reshape(sides) for part in (factor, offset))
+        return cls(factor, offset, weight, shift, stabiliser)
+
+    def by_batch(self, x: Tensor) -> Self:
+        """Return it by the statistics of a batch (N, C, ...), through which gradients go."""
+        others = [axis for axis in range(x.ndim) if axis != 1]
+        variance, mean = torch.var_mean(x, others, correction=0)
+        return self.by(mean, variance, self.weight, self.shift, self.stabiliser, x.ndim - 1)
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,7 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from purpleteam.certify.bends import Activation, MaxPool, Rectifier
-from purpleteam.certify.layers import Convolution, Dense, Layer, Pair, Rearranged, Scaling
+from purpleteam.certify.layers import (
+    BatchNorm,
+    Convolution,
+    Dense,
+    Layer,
+    Pair,
+    Rearranged,
+    Scaling,
+)
 from purpleteam.core.errors import ModelError
 from purpleteam.models.black_box import BlackBox, OnnxFile
 from purpleteam.models.guard import Guarded
@@ -74,16 +82,32 @@ class Network:
                 takers[source].append(number)
         return tuple(map(tuple, takers))
 
-    def values(self, x: Tensor) -> list[Tensor]:
-        """Return what each node gives for images (N, C, H, W)."""
-        values = [x]
-        for node in self.nodes:
+    def values(self, x: Tensor, at: int = 0) -> list[Tensor]:
+        """Return what each node gives where node `at`, the image or up to `root`, gives `x`."""
+        values = [x] * (at + 1)  # of those before, which no node after `at` takes
+        for node in self.nodes[at:]:
             values.append(node.layer.value(*(values[source] for source in node.inputs)))
         return values
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return the logits (N, classes)."""
         return self.values(x)[-1]
+
+    def by_batch(self, x: Tensor) -> tuple[Tensor, Network]:
+        """Return the logits of a batch (N, C, H, W), and the net that normalises by that batch.
+
+        Batch normalisation takes the mean and variance of these images, as it does in training; no
+        other layer changes, and gradients go through both.
+        """
+        values, nodes = [x], []
+        for node in self.nodes:
+            inputs = [values[source] for source in node.inputs]
+            layer = (
+                node.layer.by_batch(*inputs) if isinstance(node.layer, BatchNorm) else node.layer
+            )
+            nodes.append(replace(node, layer=layer))
+            values.append(layer.value(*inputs))
+        return values[-1], Network(self.image, tuple(nodes))
 
     def to(self, dtype: torch.dtype, device: torch.device | None = None) -> Network:
         """Return the net in another number format, cut off from the parameters it was read from."""
@@ -180,15 +204,9 @@ class Builder:
         place: str,
     ) -> int:
         """Add a batch normalisation by its statistics, folded into a factor and an offset."""
-        tail = (1,) * (len(self.shape(node)) - 1)
-        factor = (variance.double() + stabiliser).rsqrt()
-        if weight is not None:
-            factor = factor * weight
-        offset = -mean * factor if bias is None else bias - mean * factor
-        kind = mean.dtype
-        return self.scaled(
-            node, factor.to(kind).reshape(-1, *tail), offset.to(kind).reshape(-1, *tail), place
-        )
+        axes = len(self.shape(node))
+        layer = BatchNorm.by(mean, variance, weight, bias, stabiliser, axes)
+        return self.add(layer, [node], place)
 
     def averaged(
         self, node: int, kernel: Pair, stride: Pair, padding: Pair, counts_padding: bool, place: str

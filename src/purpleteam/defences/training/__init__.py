@@ -1,6 +1,8 @@
 """Defences by training, one file each: `DEFENCES` has them; each trains a model on a dataset.
 
 - `pgd` against the current model, several steps; `fast` a single step from a random start
+- `ibp` on the worst that interval bounds allow, for certified accuracy; `crown_ibp` begins with
+  tighter bounds, `sabr` bounds small boxes around attacks, `mtl_ibp` mixes bound and attack
 - `noise` under the noise of randomized smoothing, for certified L2 radii
 """
 
