@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -109,7 +110,7 @@ def test_on_the_plane_it_abstains_and_that_is_not_right() -> None:
     proved = certify_smoothing(Plane(offset), images, Smoothing())
     assert proved.images[0].abstained and proved.to_json([1.0])["abstained"] == 1
     assert proved.counts(0) == {"verified": 0, "falsified": 0, "unknown": 1}
-    assert predict(Plane(offset), to_batch(images.images), Smoothing()) == (None,)
+    assert predict(Plane(offset), Smoothing(), to_batch(images.images)) == (None,)
 
 
 def test_an_image_has_the_same_certificate_alone_and_among_others(
@@ -124,9 +125,9 @@ def test_an_image_has_the_same_certificate_alone_and_among_others(
 
 def test_a_prediction_does_not_depend_on_the_place_in_the_batch() -> None:
     x, smoothing = to_batch(random_images(12).images), Smoothing(sigma=0.6, estimation_samples=60)
-    whole = predict(Plane(), x, smoothing)
+    whole = predict(Plane(), smoothing, x)
     assert None in whole and len(set(whole)) > 1
-    assert predict(Plane(), x[8:], smoothing, index=range(8, 12)) == whole[8:]
+    assert predict(Plane(), smoothing, x[8:], range(8, 12)) == whole[8:]
 
 
 def test_another_seed_is_another_smoothed_classifier() -> None:
@@ -165,7 +166,7 @@ def contradicted(
         proved,
         ATTACKS["pgd"](norm="l2", epsilon=epsilon, steps=10),
         Smoothed(Plane(), smoothing.sigma),
-        lambda x, index: predict(Plane(), x, smoothing, index=index),
+        partial(predict, Plane(), smoothing),
     )
 
 
@@ -205,4 +206,4 @@ def test_no_images_and_another_norm_are_refused() -> None:
         certify_smoothing(Plane(), images.part(0, 0), smoothing)
     proved = certify_smoothing(Plane(), images, smoothing)
     with pytest.raises(UsageError, match="radii are in l2, the attack is in linf"):
-        contradictions(images, proved, ATTACKS["pgd"](), Plane(), lambda x, _: [0] * len(x))
+        contradictions(images, proved, ATTACKS["pgd"](), Plane())

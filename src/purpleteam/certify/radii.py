@@ -17,7 +17,7 @@ from purpleteam.core.errors import UsageError
 from purpleteam.core.statistics import Estimate, Rate, mean
 from purpleteam.data.images import ImageSet
 from purpleteam.models.devices import device_of, to_batch
-from purpleteam.models.guard import Classifier
+from purpleteam.models.guard import Classifier, guarded
 
 CURVE = tuple(quarter / 4 for quarter in range(17))  # radii at which papers compare
 
@@ -94,15 +94,15 @@ def contradictions(
     certificate: RadiusCertificate,
     attack: EvasionAttack,
     attacked: Classifier,
-    answer: Callable[[Tensor, Sequence[int]], Sequence[int | None]],
+    answer: Callable[[Tensor, Sequence[int]], Sequence[int | None]] | None = None,
     *,
     seed: int = 0,
 ) -> tuple[int, ...]:
     """Attack each image whose radius is above the attack's epsilon; return which are answered anew.
 
     The certified label is held for right, whatever the true one is. `attacked` is the certified
-    classifier as an attack sees it, and `answer` what it says of images (N, C, H, W) of an index
-    (N,), None where it abstains: that alone counts. A sound certificate leaves none.
+    classifier as an attack sees it; `answer` is what counts, where that is not its own: labels of
+    images (N, C, H, W) of an index (N,), None where it abstains. A sound certificate leaves none.
     """
     if attack.norm != (norm := certificate.how["norm"]):
         raise UsageError(f"the radii are in {norm}, the attack is in {attack.norm}")
@@ -113,5 +113,6 @@ def contradictions(
     device, labels = device_of(attacked), [held[i].label for i in index]
     x, y = to_batch(images.images[index], device), torch.tensor(labels, device=device)
     x_adv = attack(attacked, x, y, seed=seed, index=torch.tensor(index))
-    found = zip(index, labels, answer(x_adv, index), strict=True)
-    return tuple(i for i, label, new in found if new not in (None, label))
+    found = answer(x_adv, index) if answer else guarded(attacked)(x_adv).argmax(1).tolist()
+    pairs = zip(index, labels, found, strict=True)
+    return tuple(i for i, label, new in pairs if new not in (None, label))

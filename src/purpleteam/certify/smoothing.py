@@ -103,7 +103,7 @@ def certify_smoothing(
 
 
 def predict(
-    model: Classifier, x: Tensor, smoothing: Smoothing, *, index: Sequence[int] | None = None
+    model: Classifier, smoothing: Smoothing, x: Tensor, index: Sequence[int] | None = None
 ) -> tuple[int | None, ...]:
     """Return the smoothed classifier's answer to each image (N, C, H, W); None where it abstains.
 

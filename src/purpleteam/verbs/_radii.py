@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from purpleteam.attacks.evasion.pgd import PGD
@@ -17,10 +18,9 @@ from purpleteam.core.errors import Refused
 from purpleteam.core.records import Measurement
 from purpleteam.core.schema import model_note
 from purpleteam.models.black_box import BlackBox
-from purpleteam.models.devices import device_of
-from purpleteam.models.guard import Classifier, guarded
+from purpleteam.models.guard import Classifier
 from purpleteam.verbs._subject import Subject
-from purpleteam.verbs.result import Result, percent, table
+from purpleteam.verbs.result import Result, table
 
 EPSILONS = {"l2": (0.25, 0.5, 1.0), "linf": (0.1, 0.3)}  # where none is named
 STEPS = 20  # of the attack
@@ -36,18 +36,16 @@ class CertifiedRadii(Result):
     epsilons: Sequence[float]
 
     def lines(self) -> list[str]:
-        told = self.values
-        points = [stage for stage in told["stages"] if stage["epsilon"] in self.epsilons]
-        named = f"certified within {{:g}} in {told['norm']}".format
-        rows = [(named(at["epsilon"]), percent(at["certified_accuracy"])) for at in points]
+        told, proved = self.values, self.certificate
+        within = f"certified within {{:g}} in {told['norm']}".format
         return table(
             [
-                ("clean accuracy", percent(told["clean_accuracy"])),
-                *rows,
-                ("average radius", self.certificate.average_radius),
+                ("clean accuracy", proved.certified_accuracy(0)),
+                *((within(e), proved.certified_accuracy(e)) for e in sorted(set(self.epsilons))),
+                ("average radius", proved.average_radius),
                 ("abstained", told["abstained"]),
                 ("attacked within their radius", told["attacked"]),
-                ("processor seconds", f"{told['seconds']:.1f}"),
+                ("processor seconds", f"{proved.seconds:.1f}"),
             ]
         )
 
@@ -59,28 +57,17 @@ def smoothing(subject: Subject, epsilons: Sequence[float], **options: Any) -> Ce
     proved = certify_smoothing(net, subject.images, how, digest=digest, progress=progress)
     attacked = None if isinstance(net, BlackBox) else Smoothed(net, how.sigma)
     name = f"{loaded.name}, smoothed by {how.sigma:g}"
-
-    def answer(x: Tensor, index: Sequence[int]) -> Sequence[int | None]:
-        return predict(net, x, how, index=index)
-
+    answer = partial(predict, net, how)
     return _attacked(subject, proved, epsilons or EPSILONS["l2"], name, attacked, answer)
 
 
 def lipschitz(subject: Subject, epsilons: Sequence[float], *, norm: str = "l2") -> CertifiedRadii:
     """Certify the model by its Lipschitz bound."""
-    loaded = subject.loaded
-    proved = certify_lipschitz(
-        loaded.module, subject.images, norm=norm, digest=loaded.digest, progress=subject.progress
-    )
-    graph = network_of(loaded.module, subject.shape)  # a file of a net has no other gradients
-
-    def answer(x: Tensor, index: Sequence[int]) -> Sequence[int | None]:
-        labels: list[int] = (
-            guarded(loaded.module)(x.to(device_of(loaded.module))).argmax(1).tolist()
-        )
-        return labels
-
-    return _attacked(subject, proved, epsilons or EPSILONS[norm], loaded.name, graph, answer)
+    net, digest, progress = subject.loaded.module, subject.loaded.digest, subject.progress
+    proved = certify_lipschitz(net, subject.images, norm=norm, digest=digest, progress=progress)
+    # The graph is attacked, as a file of a net has no other gradients.
+    graph = network_of(net, subject.shape).to(torch.float32, torch.device("cpu"))
+    return _attacked(subject, proved, epsilons or EPSILONS[norm], subject.loaded.name, graph)
 
 
 def _attacked(
@@ -89,7 +76,7 @@ def _attacked(
     epsilons: Sequence[float],
     name: str,
     attacked: Classifier | None,
-    answer: Callable[[Tensor, Sequence[int]], Sequence[int | None]],
+    answer: Callable[[Tensor, Sequence[int]], Sequence[int | None]] | None = None,
 ) -> CertifiedRadii:
     """Return the result, with its records; Refused where an attack contradicts a radius."""
     norm, tried = proved.how["norm"], 0
@@ -98,19 +85,17 @@ def _attacked(
             break
         attack = PGD(norm=norm, epsilon=epsilon, steps=STEPS)
         found = contradictions(subject.images, proved, attack, attacked, answer, seed=subject.seed)
-        tried = max(tried, sum(c.radius > epsilon for c in proved.images))
         if found:
-            numbers = ", ".join(map(str, found[:5]))
             raise Refused(
                 f"{len(found)} certificates of {proved.how['method']} do not hold: within "
-                f"{epsilon:g} in {norm} an attack found other answers, first to images {numbers}"
+                f"{epsilon:g} in {norm} an attack found other answers, first to image {found[0]}"
             )
+        tried = max(tried, sum(c.radius > epsilon for c in proved.images))
     about = subject.about(model=proved.classifier, model_name=name)
     how = {key: value for key, value in proved.how.items() if key != "seed"}
     facts = proved.to_json(epsilons) | {"attacked": tried}
-    measured = partial(
-        Measurement, subject=about, seed=subject.seed, cost={"cpu_seconds": proved.seconds}
-    )
+    cost = {"cpu_seconds": proved.seconds}
+    measured = partial(Measurement, subject=about, seed=subject.seed, cost=cost)
     detail = {key: facts[key] for key in ("average_radius", "abstained", "attacked")}
     records = [measured(name="clean_accuracy", value=proved.certified_accuracy(0), how=how)]
     records += [
