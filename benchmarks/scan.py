@@ -3,6 +3,7 @@
     python benchmarks/scan.py corpora --tools FOLDER    ten minutes, most of them of other tools
     python benchmarks/scan.py corpora                   one: what the others said is kept
     python benchmarks/scan.py source --tools FOLDER     one: sinks and secrets
+    python benchmarks/scan.py unseen                    half a minute
     python benchmarks/scan.py cost                      two minutes
     python benchmarks/scan.py fuzz --count N --seed S --work FOLDER
 
@@ -32,6 +33,7 @@ import scan_firing
 import scan_fuzzing
 import scan_malicious
 import scan_tools
+import scan_unseen
 
 from purpleteam.core.machine import machine, versions
 from purpleteam.core.statistics import Rate
@@ -215,7 +217,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("part", choices=("corpora", "source", "cost", "fuzz"))
+    parser.add_argument("part", choices=("corpora", "source", "unseen", "cost", "fuzz"))
     parser.add_argument("--tools", type=Path, help="virtual environments of other scanners")
     parser.add_argument("--count", type=int, default=10_000, help="mutated files")
     parser.add_argument("--seed", type=int, default=0)
@@ -232,6 +234,10 @@ def main() -> None:
             parser.error("source needs --tools FOLDER, where Bandit and Semgrep are")
         with tempfile.TemporaryDirectory() as work:
             found = source(asked.tools, Path(work).resolve())
+    elif asked.part == "unseen":
+        with tempfile.TemporaryDirectory() as work:
+            rows = scan_unseen.unseen(content.get("unseen", {}).get("sets", {}), Path(work).resolve())
+        found = {"sets": rows}
     elif asked.part == "cost":
         found = scan_cost.measure(ROOT)
     else:
