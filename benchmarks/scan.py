@@ -236,7 +236,9 @@ def main() -> None:
             found = source(asked.tools, Path(work).resolve())
     elif asked.part == "unseen":
         with tempfile.TemporaryDirectory() as work:
-            rows = scan_unseen.unseen(content.get("unseen", {}).get("sets", {}), Path(work).resolve())
+            rows = scan_unseen.unseen(
+                content.get("unseen", {}).get("sets", {}), Path(work).resolve()
+            )
         found = {"sets": rows}
     elif asked.part == "cost":
         found = scan_cost.measure(ROOT)

@@ -39,7 +39,7 @@ def write(corpus: Path, folder: Path) -> list[Line]:
         name, _, text = part.partition("\n")
         lines = text.splitlines()
         marked += _marks(name, lines)
-        kept = [re.sub(r"\s*# (bad|fine)( .*)?$", "", line).replace("~", "") for line in lines]
+        kept = [re.sub(r"\s*# (?:bad|fine)(?: .*)?$|~example~|~", "", line) for line in lines]
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix == ".ipynb":

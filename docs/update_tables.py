@@ -242,6 +242,7 @@ BLOCKS: dict[str, Callable[[Path], str]] = {
     "scan_cost": scan_tables.cost,
     "scan_fuzz": scan_tables.fuzz,
     "scan_source": scan_tables.source,
+    "scan_unseen": scan_tables.unseen,
     "serve": serving_tables.serve,
     "signing": serving_tables.signing,
     "summary_attacks": attack_tables.summary,
@@ -258,7 +259,7 @@ FILES = {
     "assignment_claims": "mnist",
     "inputs_known": "inputs",
     "own_python": "own",
-    **{f"scan_{name}": "scan" for name in ("cost", "fuzz", "source")},
+    **{f"scan_{name}": "scan" for name in ("cost", "fuzz", "source", "unseen")},
     **{f"verdicts_{name}": "verdicts" for name in ("ladder", "loops")},
 }
 """Where a block's file of results has another name."""

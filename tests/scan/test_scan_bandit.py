@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from purpleteam.scan import scan
+from purpleteam.scan.settle import MILDER
 
 EACH_TEST = """# coding: utf-8
 import crypt, flask, ftplib, hashlib, importlib, jinja2, logging.config, mako.template, os, paramiko
@@ -88,13 +89,18 @@ def test_the_findings_are_those_of_bandits_own_driver(folder, monkeypatch):
         "issue_confidence",
         "more_info",
     )
-    theirs = {tuple(str(row[part]).lower() for part in parts) for row in said["results"]}
+    theirs = {
+        tuple(str(row[part]).lower() for part in parts)
+        for row in said["results"]
+        if row["test_id"] not in MILDER
+    }
     result = scan(["."], ["bandit"])
     ours = {
         tuple(str(part).lower() for part in (f"./{row.place['path']}", row.place["line"], *told))
         for row in result.findings
         if row.tool.startswith("bandit")
         for told in [(row.rule, row.severity, row.confidence, row.fix)]
+        if row.rule not in MILDER
     }
     assert ours == theirs and len({rule for _, _, rule, *_ in ours}) > 45
     broken = {(row["filename"], f"bandit: {row['reason']}") for row in said["errors"]}

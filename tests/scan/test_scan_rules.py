@@ -70,6 +70,13 @@ def test_deep_expressions_cost_the_file_and_no_crash(tmp_path, link):
     assert len(result.scanned) + len(result.skipped) == 1 and result.errors == ()
 
 
+def test_lines_that_only_an_encoding_makes_are_lines(tmp_path):
+    code = b"# coding: utf-7\nimport torch+AAo-def f(x):+AAo- torch.load(x)+AAo-f(1)\n"
+    (tmp_path / "code.py").write_bytes(code)
+    result = scan_ml_code(tmp_path)
+    assert [one.rule for one in result.findings] == ["PT001"] and result.errors == ()
+
+
 def test_names_that_grow_from_line_to_line_cost_no_more_than_others(tmp_path):
     lines = "".join(f"a{number + 1} = a{number}.x\n" for number in range(5000))
     started = time.process_time()
@@ -78,14 +85,25 @@ def test_names_that_grow_from_line_to_line_cost_no_more_than_others(tmp_path):
 
 
 def test_a_rule_finds_nothing_in_a_file_without_what_it_needs():
-    found = 0
+    found, lonely = 0, set()
     for example in EXAMPLES:
         body = ast.parse(example.read_bytes()).body
         imports = [node for node in body if isinstance(node, ast.Import | ast.ImportFrom)]
         for node in body:  # each alone, so that no neighbour holds what it lacks
-            module = parse(ast.unparse(ast.Module([*imports, node], [])).encode())
+            names = {row.id for row in ast.walk(node) if isinstance(row, ast.Name)}
+            used = [row for row in imports if names & {bound(alias) for alias in row.names}]
+            module = parse(ast.unparse(ast.Module([*used, node], [])).encode())
             for rule, look in RULES.values():
                 hits = len(list(look.__wrapped__(module)))
                 assert len(list(look(module))) == hits, (rule.id, ast.unparse(node))
                 found += hits
+                held = [text for text in look.needs if module.holds(text)]
+                lonely |= {(rule.id, text) for text in held if hits and len(held) == 1}
     assert found > 200
+    needed = {(name, text) for name in RULES for text in RULES[name][1].needs}
+    missing = ", ".join(f"{name} {text}" for name, text in sorted(needed - lonely))
+    assert missing == ""  # without such a word, some line of an example would be missed
+
+
+def bound(alias: ast.alias) -> str:
+    return alias.asname or alias.name.partition(".")[0]

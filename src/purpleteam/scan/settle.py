@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from purpleteam.core.digest import sha256_bytes
-from purpleteam.core.records import Finding
+from purpleteam.core.records import Finding, Severity
 from purpleteam.scan.scanner import Rule, ScanResult, Silenced, Tree, is_code
+from purpleteam.scan.scanners.ml_code import scan_ml_code
 from purpleteam.scan.text import Cell, decode, read_cells, split_lines
 
 ID = r"(?:P[TMD]|B)\d{3}"
@@ -23,6 +24,9 @@ FILLING = re.compile(r"^(?:\W|\bbecause\b|\bas\b|\bsince\b)+|[\s*/>-]+$")
 UNREAD = Rule("PT022", "medium", "CWE-693", "read it yourself, or write it as this Python reads it")
 SHOWN = 5
 """Reasons that a finding of an unread file tells."""
+MILDER: dict[str, Severity] = {"B615": "low"}  # a revision says which code, not that it is harmless
+FOLLOWED = frozenset({"B202", "B506", "B614"})
+"""Bandit's rules of calls by their own line; ours also read what the names on it stand for."""
 REASON = 6
 """Letters of the shortest reason."""
 HUSHED = re.compile(r"#\s*(nosec|noqa|nosemgrep)\b")
@@ -37,6 +41,8 @@ TWINS = {  # Bandit's rule, and those of ours that name the same fault on the sa
     "B201": ("PT005",),
     "B615": ("PT011",),
     "B701": ("PT018",),
+    **dict.fromkeys(("B501", "B323"), ("PT023",)),
+    "B202": ("PT024",),
     "PT001": ("PT002",),
     "PD010": ("PD001",),
 }
@@ -58,6 +64,10 @@ def settle(result: ScanResult, tree: Tree, *, inline_allow: bool = True) -> Scan
     silenced = list(result.silenced)
     for found in [*_once(result.findings), *_unread(result, files)]:
         name = str(found.place.get("path"))
+        if found.rule in FOLLOWED and name in files:
+            read = scan_ml_code(files[name])  # of which ours say nothing, on that line
+            if read.scanned and all(_spot(row)[1:] != _spot(found)[1:] for row in read.findings):
+                continue
         if not found.place.get("line"):  # of a model file, which may be of any size
             standing.append(found)
             continue
@@ -72,7 +82,7 @@ def settle(result: ScanResult, tree: Tree, *, inline_allow: bool = True) -> Scan
         place.setdefault("context", sha256_bytes(code.encode("utf-8", "replace"))[7:23])
         if match := HUSHED.search(line):
             place["comment"] = match[1]
-        finding = replace(found, place=place)
+        finding = replace(found, place=place, severity=MILDER.get(found.rule, found.severity))
         allowed, why = _allowed(line, finding.rule, today) if inline_allow else (None, "")
         if allowed is not None:
             silenced.append(Silenced(finding, why, allowed.isoformat()))
@@ -116,9 +126,10 @@ def _spot(row: Finding) -> tuple[object, ...]:
 
 
 def _allowed(line: str, rule: str, today: date) -> tuple[date | None, str]:
-    """Return until when a comment allows a rule, and why; no day, and what is wrong with it."""
+    """Return until when a comment allows a rule, or its twin, and why; no day: what is wrong."""
     match = ALLOW.search(line)
-    if match is None or rule not in re.findall(ID, match[1]):
+    twins = {rule, *(other for other, ours in TWINS.items() if rule in ours)}
+    if match is None or twins.isdisjoint(re.findall(ID, match[1])):
         return None, ""
     reason = FILLING.sub("", UNTIL.sub("", match[2]))
     told = UNTIL.search(match[2])

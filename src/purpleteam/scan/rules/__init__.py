@@ -3,6 +3,7 @@
 - `loading`   what runs code when it is read;  `web`: how an app is set up
 - `answers`   what a served model gives away;  `requests`: what clients bring along
 - `served`    which functions answer clients, and what flows through them
+- `system`    checks that are switched off, shells, archives, keys in code
 
 PT020, secrets, is a scanner of its own.
 """
@@ -12,7 +13,7 @@ import sys
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, wraps
 from typing import Any, NamedTuple
 
@@ -20,10 +21,12 @@ from purpleteam.core.records import Severity
 from purpleteam.core.registry import Registry
 from purpleteam.scan.scanner import Rule
 
-__all__ = ["RULES", "Hit", "Module", "argument", "is_literal", "nodes_of", "parse", "rule"]
+__all__ = ["RULES", "Hit", "Module", "argument", "is_literal", "item", "nodes_of", "parse", "rule"]
 
 MAX_NAME = 1000  # longer ones are no rule's; each could be one part longer than the last
 NO_NODES = frozenset({"ctx", "op", "ops", "attr", "arg", "asname", "module", "level", "kind"})
+LITERALS = (ast.Constant, ast.List, ast.Tuple, ast.Dict)
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 IMPORTERS = ("__import__", "importlib.import_module")
 
 
@@ -33,6 +36,10 @@ class Module:
 
     tree: ast.AST
     source: bytes
+    attributes: dict[tuple[ast.AST | None, str], str] = field(default_factory=dict)
+    """What an attribute of a class, or of its objects, stands for."""
+    outer: dict[ast.AST, ast.AST | None] = field(default_factory=dict)
+    """In which function or class a function or class lies."""
 
     @cached_property
     def nodes(self) -> list[ast.AST]:
@@ -54,8 +61,14 @@ class Module:
         if isinstance(node, ast.Name):
             return self.names.get(node.id, node.id)
         if isinstance(node, ast.Attribute):
+            if self.names and self.attributes and getattr(node.value, "id", "") in ("self", "cls"):
+                key = self.scope(node, ast.ClassDef), node.attr
+                if key in self.attributes:
+                    return self.attributes[key]
             return f"{self.dotted(node.value) or '?'}.{node.attr}"
         match node if isinstance(node, ast.Call) else None:
+            case ast.Call(func=ast.Name(id="staticmethod"), args=[value]):
+                return self.dotted(value)
             case ast.Call(
                 func=ast.Name(id="getattr"), args=[value, ast.Constant(value=str(name)), *_]
             ):
@@ -86,10 +99,6 @@ class Module:
         """Return whether one of these, in small letters, is a part of a name or of a text."""
         return any(text in self.identifiers or text in self.texts for text in texts)
 
-    @cached_property
-    def lines(self) -> list[str]:
-        return self.text.splitlines()
-
     def of(self, *kinds: type[Any]) -> list[Any]:
         """Return the nodes of these kinds, outer ones first."""
         if len(kinds) == 1:
@@ -110,26 +119,23 @@ class Module:
     @cached_property
     def used(self) -> tuple[tuple[ast.AST, str], ...]:
         """Names and attributes that are read, with what they stand for."""
-        return tuple(
-            (node, self.dotted(node))
-            for node in self.of(ast.Name, ast.Attribute)
-            if isinstance(node.ctx, ast.Load)
-        )
+        read = (one for one in self.of(ast.Name, ast.Attribute) if isinstance(one.ctx, ast.Load))
+        return tuple((node, self.dotted(node)) for node in read)
 
     def calls_in(self, nodes: Iterable[ast.AST]) -> Iterator[tuple[ast.Call, str]]:
         """Yield calls with their names.
 
         A `functools.partial` is the call that it prepares; an argument that is the name of a
-        literal is that literal.
+        literal is that literal, and a function that is the name of an attribute that attribute.
         """
         for node in nodes:
             if isinstance(node, ast.Call):
-                call, name = node, self.dotted(node.func)
+                call, name = node, self.dotted(self._literal(node.func, ast.Attribute))
                 if name == "functools.partial" and node.args:
                     whole = ast.Call(node.args[0], node.args[1:], node.keywords)
                     call, name = ast.copy_location(whole, node), self.dotted(node.args[0])
                 given = (*call.args, *(keyword.value for keyword in call.keywords))
-                if any(getattr(value, "id", None) in self._literals for value in given):
+                if any(self._literal(value) is not value for value in given):
                     args = [self._literal(value) for value in call.args]
                     named = (
                         (keyword.arg, self._literal(keyword.value)) for keyword in call.keywords
@@ -138,25 +144,50 @@ class Module:
                     call = ast.copy_location(ast.Call(call.func, args, keywords), call)
                 yield call, name
 
-    def _literal(self, node: ast.expr) -> ast.expr:
-        return self._literals.get(node.id, node) if isinstance(node, ast.Name) else node
+    def _literal(self, node: ast.expr, *kinds: type[ast.expr]) -> ast.expr:
+        if not isinstance(node, ast.Name):
+            return node
+        scope = self.scope(node, *FUNCTIONS)
+        while scope is not None and (scope, node.id) not in self._literals:
+            scope = self.outer[scope]
+        value = self._literals.get((scope, node.id))
+        return value if isinstance(value, kinds or (*LITERALS, ast.Call)) else node
+
+    def scope(self, node: Any, *kinds: type[ast.AST]) -> ast.AST | None:
+        """Return the innermost of the statements of these kinds in which a node lies, by lines."""
+        scope = self._inside[node.lineno]
+        while scope is not None and not isinstance(scope, kinds):
+            scope = self.outer[scope]
+        return scope
 
     @cached_property
-    def _literals(self) -> dict[str, ast.expr]:
-        """Names that are bound once in the module, to a literal."""
-        stored = (node.id for node in self.of(ast.Name) if isinstance(node.ctx, ast.Store))
-        bound = Counter([*stored, *(node.arg for node in self.of(ast.arg))])
-        literal = ast.Constant | ast.List | ast.Tuple | ast.Dict
-        return {
-            node.targets[0].id: node.value
-            for node in self.of(ast.Assign)
-            if isinstance(node.targets[0], ast.Name)
-            and (
-                isinstance(node.value, literal)
-                or getattr(getattr(node.value, "func", None), "id", "") == "dict"
-            )
-            and bound[node.targets[0].id] == 1
-        }
+    def _inside(self) -> list[ast.AST | None]:
+        last = max((row.end_lineno or 0 for row in self.body), default=0)
+        inside: list[ast.AST | None] = [None] * (last + 1)
+        nodes = [row for kind in (*FUNCTIONS, ast.ClassDef) for row in self.of(kind)]
+        for node in sorted(nodes, key=lambda one: int(one.lineno)):
+            self.outer[node] = inside[node.lineno]
+            end = node.end_lineno + 1
+            inside[node.lineno : end] = [node] * (end - node.lineno)
+        return inside
+
+    @cached_property
+    def _literals(self) -> dict[tuple[ast.AST | None, str], ast.expr | None]:
+        """What a function, or the module, binds a name to: the one literal, with later items."""
+        rows = [(row, row.id) for row in self.of(ast.Name) if isinstance(row.ctx, ast.Store)]
+        rows += [(row, row.arg) for row in self.of(ast.arg)]
+        bound = Counter((self.scope(row, *FUNCTIONS), name) for row, name in rows)
+        found: dict[tuple[ast.AST | None, str], ast.expr | None] = dict.fromkeys(bound)
+        for node in self.of(ast.Assign):
+            scope = self.scope(node, *FUNCTIONS)
+            match node.targets[0], node.value:
+                case ast.Name(id=name), value if bound[scope, name] == 1:
+                    if isinstance(value, (*LITERALS, ast.Attribute)) or _is_dict(value):
+                        found[scope, name] = value
+                case ast.Subscript(value=ast.Name(id=name), slice=ast.Constant() as key), value:
+                    if (before := found.get((scope, name))) is not None:
+                        found[scope, name] = ast.Dict([key, None], [value, before])
+        return found
 
     @cached_property
     def names(self) -> dict[str, str]:
@@ -171,12 +202,19 @@ class Module:
                 for alias in node.names:
                     names[alias.asname or alias.name] = f"{node.module}.{alias.name}"
         self.__dict__["names"] = names  # of which those below are made
+        packages = {name.partition(".")[0] for name in names.values()}
+        bodies = {row: node for node in self.of(ast.ClassDef) for row in node.body}
         for assign in self.of(ast.Assign):
-            match assign:
-                case ast.Assign(targets=[ast.Name(id=name)], value=ast.Attribute() as value):
-                    target = self.dotted(value)
-                    if len(target) < MAX_NAME and self.imports(target.partition(".")[0]):
+            target = self.dotted(assign.value)
+            looked_up = isinstance(assign.value, ast.Call)
+            if len(target) < MAX_NAME and (looked_up or target.partition(".")[0] in packages):
+                match assign.targets:
+                    case [ast.Name(id=name)] if target and assign in bodies:
+                        self.attributes[bodies[assign], name] = target
+                    case [ast.Name(id=name)] if target:
                         names.setdefault(name, target)
+                    case [ast.Attribute(value=ast.Name(id="self"), attr=name)] if target:
+                        self.attributes[self.scope(assign, ast.ClassDef), name] = target
         return names
 
     def imports(self, *packages: str) -> bool:
@@ -224,17 +262,26 @@ _fields = _Fields()
 def argument(call: ast.Call, name: str, place: int | None = None) -> ast.expr | None:
     """Return the argument of that name, also of a literal `**{...}`, or the one at its place."""
     for keyword in call.keywords:
-        if keyword.arg == name:
-            return keyword.value
-        if keyword.arg is None and isinstance(keyword.value, ast.Dict):
-            for key, value in zip(keyword.value.keys, keyword.value.values, strict=True):
-                if isinstance(key, ast.Constant) and key.value == name:
-                    return value
-        if keyword.arg is None and isinstance(keyword.value, ast.Call):  # `**dict(...)`
-            chosen = argument(keyword.value, name)
-            if getattr(keyword.value.func, "id", "") == "dict" and chosen is not None:
-                return chosen
+        chosen = keyword.value if keyword.arg == name else None
+        if keyword.arg is None:
+            chosen = item(keyword.value, name)
+        if chosen is not None:
+            return chosen
     return call.args[place] if place is not None and len(call.args) > place else None
+
+
+def item(table: ast.expr | None, name: str) -> ast.expr | None:
+    """Return what a literal table, or `dict(...)`, has under a name."""
+    if isinstance(table, ast.Dict):
+        for key, value in zip(table.keys, table.values, strict=True):
+            chosen = item(value, name) if key is None else value
+            if chosen is not None and getattr(key, "value", name) == name:
+                return chosen
+    return argument(table, name) if isinstance(table, ast.Call) and _is_dict(table) else None
+
+
+def _is_dict(node: ast.expr | None) -> bool:
+    return isinstance(node, ast.Call) and getattr(node.func, "id", "") == "dict"
 
 
 def is_literal(node: ast.expr | None, value: bool) -> bool:
@@ -255,12 +302,7 @@ RULES: Registry[tuple[Rule, Look]] = Registry("rule")
 
 
 def rule(
-    id: str,
-    severity: Severity,
-    cwe: int,
-    fix: str,
-    confidence: str = "high",
-    needs: str = "",
+    id: str, severity: Severity, cwe: int, fix: str, confidence: str = "high", needs: str = ""
 ) -> Callable[[Look], Look]:
     """Register the decorated function as what yields the breaches of a rule.
 
@@ -274,6 +316,7 @@ def rule(
         def asked(module: Module) -> Iterator[Hit]:
             return look(module) if module.holds(*held) else iter(())
 
+        asked.needs = held  # type: ignore[attr-defined]
         RULES.register(id)((Rule(id, severity, f"CWE-{cwe}", fix, confidence), asked))
         return look
 

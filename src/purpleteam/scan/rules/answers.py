@@ -33,7 +33,7 @@ def exception_text(module: Module) -> Iterator[Hit]:
         )
         if handles or _is_handler(module, function):
             names |= {row.arg for row in function.args.args[-1:]}
-        tells = flow(function, _told_of(module, names), lambda _: False)
+        tells = flow(function, _told_of(module, names))
         for node in answers(module, function, returns=function in answering):
             named = (row.value for row in getattr(node, "keywords", ()))
             given = [*getattr(node, "args", ()), *named]
@@ -50,12 +50,8 @@ def _of_http(module: Module, route: ast.expr) -> bool:
 
 def _is_handler(module: Module, function: Function) -> bool:
     makers = ("register_error_handler", "add_exception_handler")
-    return any(
-        isinstance(row, ast.Name) and row.id == function.name
-        for call, name in module.calls
-        if name.endswith(makers)
-        for row in call.args
-    )
+    given = (row for call, name in module.calls if name.endswith(makers) for row in call.args)
+    return any(getattr(row, "id", "") == function.name for row in given)
 
 
 def _told_of(module: Module, names: set[str]) -> Test:
@@ -88,7 +84,7 @@ def _told_of(module: Module, names: set[str]) -> Test:
     return source
 
 
-@rule("PT012", "low", 200, "answer with the label, or with the best score rounded", "low")
+@rule("PT012", "medium", 200, "answer with the label, or with the best score rounded", "low")
 def all_confidences(module: Module) -> Iterator[Hit]:
     """A served function that returns a score for every class: help for whoever copies the model."""
     keras, onnx = module.imports("keras", "tensorflow"), module.imports("onnxruntime")
@@ -96,22 +92,14 @@ def all_confidences(module: Module) -> Iterator[Hit]:
     giving: set[str] = set()  # functions whose callers get all scores
 
     def source(node: ast.AST) -> bool:
-        if not isinstance(node, ast.Call):
-            return False
-        name = module.dotted(node.func)
+        name = module.dotted(getattr(node, "func", None))
         last = name.rpartition(".")[2]
-        known = last in SOFTMAX or (keras and last == "predict") or name in giving
-        return known or (
-            onnx and last == "run" and not name.startswith(("subprocess.", "asyncio."))
-        )
+        runs = onnx and last == "run" and not name.startswith(("subprocess.", "asyncio."))
+        return last in SOFTMAX or (keras and last == "predict") or runs or name in giving
 
     def scores_of(function: Function) -> Test:
-        looped = {
-            inner
-            for loop in nodes_of(function)
-            if isinstance(loop, loops)
-            for inner in nodes_of(loop)
-        }
+        rows = (row for row in nodes_of(function) if isinstance(row, loops))
+        looped = {inner for row in rows for inner in nodes_of(row)}
 
         def stop(node: ast.AST) -> bool:
             match node:
@@ -125,16 +113,13 @@ def all_confidences(module: Module) -> Iterator[Hit]:
             return False
 
         def of_net(node: ast.AST) -> bool:
-            called = getattr(node, "func", None)
-            return getattr(called, "attr", getattr(called, "id", "")) in NETS
+            return module.dotted(getattr(node, "func", None)).rpartition(".")[2] in NETS
 
         raw = flow(function, of_net, stop)
 
         def told(node: ast.AST) -> bool:
-            match node:
-                case ast.Call(func=ast.Attribute(value=made, attr="tolist")) if raw(made):
-                    return True
-            return source(node)
+            made = getattr(node, "func", node)
+            return source(node) or (getattr(made, "attr", "") == "tolist" and raw(made))
 
         return flow(function, told, stop)
 

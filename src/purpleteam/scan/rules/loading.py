@@ -5,10 +5,11 @@ import re
 from collections.abc import Iterable, Iterator
 
 from purpleteam.scan.rules import Hit, Module, argument, is_literal, nodes_of, rule
+from purpleteam.scan.rules.served import flow
 
 TORCH_LOADERS = frozenset(
     {"torch.load", "torch.serialization.load", "torch.hub.load_state_dict_from_url"}
-    | {"torch.utils.model_zoo.load_url"}
+    | {"torch.utils.model_zoo.load_url", "pytorch_lightning.utilities.cloud_io.load"}
 )
 PICKLES = ("pickle", "_pickle", "cPickle", "dill", "cloudpickle", "pickle5")
 UNPICKLERS = frozenset(
@@ -29,6 +30,7 @@ YAML_UNSAFE = frozenset(
 )
 YAML_SAFE = frozenset({"yaml.SafeLoader", "yaml.CSafeLoader", "yaml.BaseLoader"})
 EVALUATORS = frozenset({"eval", "exec", "builtins.eval", "builtins.exec", "pandas.eval"})
+EVALUATORS |= {"asyncio.create_subprocess_shell"}  # Bandit knows the other shells
 TRUST = ("trust_remote_code", "trust_repo")
 HUBS = frozenset(f"torch.hub.{name}" for name in ("load", "help", "list")) | frozenset(
     {"tensorflow_hub.load", "tensorflow_hub.KerasLayer"}
@@ -47,15 +49,15 @@ def _loads(calls: Iterable[tuple[ast.Call, str]]) -> Iterator[tuple[ast.Call, st
             yield call, name
 
 
-@rule(
-    "PT001", "medium", 502, "pass weights_only=True with torch 2.10 or newer, or load safetensors",
-    needs="load",
-)  # fmt: skip
+@rule("PT001", "medium", 502, needs="load",
+      fix="pass weights_only=True with torch 2.10 or newer, or load safetensors")  # fmt: skip
 def unsafe_torch_load(module: Module) -> Iterator[Hit]:
     """A torch loader that is called, or handed on, without weights_only=True."""
     called: set[ast.AST] = set()
+    own: set[str] = set()  # attributes of a class that it calls itself
     for call, name in _loads(module.calls):
         called.add(call.func)
+        own.add(getattr(call.func, "attr", ""))
         chosen = argument(call, "weights_only")
         if is_literal(chosen, False):
             yield Hit(call, f"{name} with weights_only=False runs what the file says", "high")
@@ -65,7 +67,8 @@ def unsafe_torch_load(module: Module) -> Iterator[Hit]:
         if is_literal(argument(call, "weights_only"), True):
             called.update(call.args)
     for assign in module.of(ast.Assign):  # `load = torch.load`: its calls count instead
-        if isinstance(assign.targets[0], ast.Name):
+        target = assign.targets[0]
+        if isinstance(target, ast.Name) or getattr(target, "attr", None) in own:
             called.add(assign.value)
     for node, name in module.used:
         if name in TORCH_LOADERS and node not in called:
@@ -82,10 +85,8 @@ def unsafe_torch_load(module: Module) -> Iterator[Hit]:
                 yield Hit(node, f"{FORCED} makes every torch.load unsafe", "high")
 
 
-@rule(
-    "PT002", "high", 502, "let the safe load fail; whoever makes the file can make it fail",
-    needs="load",
-)  # fmt: skip
+@rule("PT002", "high", 502, "let the safe load fail; whoever makes the file can make it fail",
+      needs="load")  # fmt: skip
 def unsafe_second_try(module: Module) -> Iterator[Hit]:
     """A safe load whose failure leads to an unsafe one: the file chooses which."""
 
@@ -99,10 +100,8 @@ def unsafe_second_try(module: Module) -> Iterator[Hit]:
                 yield Hit(call, f"{name} is tried again without weights_only=True")
 
 
-@rule(
-    "PT003", "high", 502, "store weights as safetensors, settings as JSON",
-    needs="load unpickler read_pickle shelve jsonpickle packageimporter spark_udf recv_pyobj",
-)  # fmt: skip
+@rule("PT003", "high", 502, "store weights as safetensors, settings as JSON", needs="load "
+      "unpickler read_pickle shelve jsonpickle packageimporter spark_udf recv_pyobj")  # fmt: skip
 def unpickling(module: Module) -> Iterator[Hit]:
     """pickle, joblib, dill and others that run what the file says; also when handed on."""
     looked_up = ((call, module.dotted(call)) for call, _ in module.calls)  # by getattr
@@ -121,10 +120,7 @@ def _unpickles(name: str) -> bool:
     )
 
 
-@rule(
-    "PT004", "high", 502, "leave allow_pickle out; store plain numbers",
-    needs="load read_array",
-)  # fmt: skip
+@rule("PT004", "high", 502, "leave allow_pickle out; store plain numbers", needs="load read_array")
 def object_arrays(module: Module) -> Iterator[Hit]:
     """A NumPy load that unpickles objects."""
     for call, name in module.calls:
@@ -134,12 +130,10 @@ def object_arrays(module: Module) -> Iterator[Hit]:
             yield Hit(call, f"{name} with allow_pickle runs what the file says")
 
 
-@rule(
-    "PT008", "medium", 95, "parse the text (json, ast.literal_eval), or look names up in a table",
-    needs="eval exec",
-)  # fmt: skip
+@rule("PT008", "medium", 95, "parse the text (json, ast.literal_eval), or look names up in a table",
+      needs="eval exec create_subprocess_shell")  # fmt: skip
 def eval_or_exec(module: Module) -> Iterator[Hit]:
-    """Python's eval or exec on anything but a constant."""
+    """Python's eval or exec, or a shell, on anything but a constant."""
     own = {node.name for node in module.body if isinstance(node, ast.FunctionDef)}
     for call, name in module.calls:
         constant = bool(call.args) and isinstance(call.args[0], ast.Constant)
@@ -147,10 +141,7 @@ def eval_or_exec(module: Module) -> Iterator[Hit]:
             yield Hit(call, f"{name} runs text as code")
 
 
-@rule(
-    "PT009", "high", 502, "call yaml.safe_load",
-    needs="yaml",
-)  # fmt: skip
+@rule("PT009", "high", 502, "call yaml.safe_load", needs="yaml")
 def unsafe_yaml(module: Module) -> Iterator[Hit]:
     """A YAML load that builds any object the file names."""
     classes = module.of(ast.ClassDef)
@@ -166,10 +157,8 @@ def unsafe_yaml(module: Module) -> Iterator[Hit]:
             yield Hit(call, f"{name} builds what the file says")
 
 
-@rule(
-    "PT011", "high", 829, "download weights only, at a pinned revision, and check their digest",
-    needs="trust_ hub",
-)  # fmt: skip
+@rule("PT011", "high", 829, "download weights only, at a pinned revision, and check their digest",
+      needs="trust_ hub")  # fmt: skip
 def code_of_a_model(module: Module) -> Iterator[Hit]:
     """A download that may bring its own code along."""
     for call, name in module.calls:
@@ -188,10 +177,8 @@ def code_of_a_model(module: Module) -> Iterator[Hit]:
                 yield Hit(call, f"{name} runs code from elsewhere, at no pinned commit", "medium")
 
 
-@rule(
-    "PT013", "high", 502, "leave safe_mode on; store the model as .keras without Lambda layers",
-    needs="safe_mode unsafe_deserialization load_model",
-)  # fmt: skip
+@rule("PT013", "high", 502, "leave safe_mode on; store the model as .keras without Lambda layers",
+      needs="safe_mode unsafe_deserialization load_model")  # fmt: skip
 def code_in_layers(module: Module) -> Iterator[Hit]:
     """A Keras load that runs the Python code in a model's layers."""
     for call, name in module.calls:
@@ -207,10 +194,8 @@ def code_in_layers(module: Module) -> Iterator[Hit]:
             yield Hit(call, f"{name} of an HDF5 file knows no safe_mode", "medium")
 
 
-@rule(
-    "PT014", "medium", 114, "use standard operators, or pin the library and check its digest",
-    needs="load_library ops_library load_op_library",
-)  # fmt: skip
+@rule("PT014", "medium", 114, "use standard operators, or pin the library and check its digest",
+      needs="load_library ops_library load_op_library")  # fmt: skip
 def native_library(module: Module) -> Iterator[Hit]:
     """A library of native code that is loaded beside a model."""
     for call, name in module.calls:
@@ -222,19 +207,11 @@ def native_library(module: Module) -> Iterator[Hit]:
             yield Hit(call, f"{name} runs native code from a file")
 
 
-@rule(
-    "PT015", "medium", 502, "name only types that you have read; ask for plain tensors",
-    needs="safe_globals skops",
-)  # fmt: skip
+@rule("PT015", "medium", 502, "name only types that you have read; ask for plain tensors",
+      needs="safe_globals skops")  # fmt: skip
 def wider_trust(module: Module) -> Iterator[Hit]:
     """A safe loader that is told to trust more: torch's safe globals, skops' `trusted`."""
-    listed = {
-        row.id
-        for node in module.of(ast.Assign)
-        if module.dotted(getattr(node.value, "func", None)).endswith("get_untrusted_types")
-        for row in node.targets
-        if isinstance(row, ast.Name)
-    }
+    asked = flow(module.nodes[0], lambda one: "get_untrusted_types" in module.dotted(one))
     for call, name in module.calls:
         if name in SAFE_GLOBALS and not (
             call.args and isinstance(call.args[0], ast.List | ast.Tuple) and not call.args[0].elts
@@ -242,6 +219,5 @@ def wider_trust(module: Module) -> Iterator[Hit]:
             yield Hit(call, f"{name} lets weights_only build more than tensors")
         if name in ("skops.io.load", "skops.io.loads"):
             chosen = argument(call, "trusted", 1)
-            asked = module.dotted(getattr(chosen, "func", None)).endswith("get_untrusted_types")
-            if is_literal(chosen, True) or asked or getattr(chosen, "id", None) in listed:
+            if is_literal(chosen, True) or (chosen is not None and asked(chosen)):
                 yield Hit(call, f"{name} trusts whatever the file names", "high")

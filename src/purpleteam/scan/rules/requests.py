@@ -23,10 +23,10 @@ CLEANED = frozenset({
     *("secure_filename", "safe_join", "basename", "int", "float", "uuid4", "len", "bool"),
     *("hexdigest", "sha256", "md5", "send_from_directory", "escape", "get_valid_filename"),
 })  # fmt: skip
-WHOLE = ("abspath", "normpath", "resolve")
+WHOLE = ("abspath", "normpath", "realpath", "resolve")
 PARTS = frozenset({"name", "suffix", "stem", "size", "content_type"})
 CHECKED = frozenset({
-    *("is_relative_to", "commonpath", "commonprefix", "realpath", "fullmatch"),
+    *("is_relative_to", "commonpath", "commonprefix", "fullmatch"),
     *("isalnum", "isidentifier", "isdigit", "isdecimal"),
 })  # fmt: skip
 OPENERS = frozenset({
@@ -34,6 +34,7 @@ OPENERS = frozenset({
     *("shutil.copy", "shutil.copyfile", "shutil.move", "os.rename", "os.makedirs", "torch.load"),
     *("flask.send_file", "fastapi.responses.FileResponse", "starlette.responses.FileResponse"),
     *("django.http.FileResponse", "aiohttp.web.FileResponse", "quart.send_file", "os.listdir"),
+    *("flask.send_from_directory", "quart.send_from_directory"),
 })  # fmt: skip
 TAKERS = ("save", "send_file", "FileResponse", "static_file")
 WRITERS = ("open", "read_text", "read_bytes", "write_text", "write_bytes", "unlink")
@@ -41,6 +42,7 @@ DECODERS = frozenset({
     *("PIL.Image.open", "Image.open", "cv2.imdecode", "imageio.imread", "imageio.v3.imread"),
     *("imageio.v2.imread", "skimage.io.imread", "matplotlib.image.imread", "cv2.imread"),
 })  # fmt: skip
+TEMPLATES = ("jinja2.Template", "mako.template.Template", "django.template.Template")
 FREE = re.compile(r"(?!.*(?:pattern|regex)=)(?:(?:typing\.)?(?:Annotated|Optional)\[)?str\b")
 """Annotations of a text that may be any."""
 
@@ -64,7 +66,8 @@ def path_of_a_client(module: Module) -> Iterator[Hit]:
 
         from_client = flow(function, _asked_by(module, function), harmless)
         for call, name in module.calls_in(nodes_of(function)):
-            method, path = name.split(".")[-1], argument(call, "path", 0)
+            method = name.split(".")[-1]
+            path = argument(call, "directory" if "directory" in name else "path", 0)
             if name not in OPENERS and method not in TAKERS:
                 path = call.func.value if isinstance(call.func, ast.Attribute) else None
                 path = path if method in WRITERS else None
@@ -80,7 +83,7 @@ def template_of_a_client(module: Module) -> Iterator[Hit]:
         for call, name in module.calls_in(nodes_of(function)):
             last, given = name.split(".")[-1], argument(call, "source", 0)
             built = last == "render_template_string" and not isinstance(given, ast.Constant)
-            text = last == "from_string" or name in ("jinja2.Template", "mako.template.Template")
+            text = last == "from_string" or name in TEMPLATES
             if given is not None and (built or (text and from_client(given))):
                 yield Hit(call, f"{name} makes a template of what is not fixed")
 
@@ -89,19 +92,14 @@ def template_of_a_client(module: Module) -> Iterator[Hit]:
 def picture_of_any_size(module: Module) -> Iterator[Hit]:
     """A picture from outside that is decoded however many pixels it claims."""
     for node in module.of(ast.Assign):
-        match node:
-            case ast.Assign(targets=[target], value=ast.Constant(value=None)):
-                if module.dotted(target).endswith("MAX_IMAGE_PIXELS"):
-                    yield Hit(node, "MAX_IMAGE_PIXELS is switched off: a picture may fill memory")
+        off = getattr(node.value, "value", 0) is None
+        if off and module.dotted(node.targets[0]).endswith("MAX_IMAGE_PIXELS"):
+            yield Hit(node, "MAX_IMAGE_PIXELS is switched off: a picture may fill memory")
     limited = "MAX_IMAGE_PIXELS" in module.text
     if limited or not module.imports(*FRAMEWORKS):
         return
-    measured = {
-        inner
-        for function in functions(module)
-        if looks_at_size(function)
-        for inner in nodes_of(function)
-    }
+    rows = filter(looks_at_size, functions(module))
+    measured = {inner for row in rows for inner in nodes_of(row)}
     for call, name in module.calls:
         fixed = bool(call.args) and isinstance(call.args[0], ast.Constant)
         if name in DECODERS and not fixed and call not in measured:

@@ -19,6 +19,10 @@ ANSWERS = frozenset({
     *("HttpResponse", "JsonResponse", "HttpResponseBadRequest", "HttpResponseServerError"),
     *("render_template", "render_template_string", "TemplateResponse", "flash"),
 })  # fmt: skip
+SHOWN = (
+    *(".write", ".json", ".table", ".dataframe", ".bar_chart", ".markdown", ".text"),
+    *("Error", "Warning", "Info", ".error", ".exception", ".warning"),
+)
 VIEWS = ("View", "Handler", "Endpoint", "Resource")
 EVERYWHERE = frozenset({"map", "filter", "sorted", "min", "max", "print", "len", "isinstance"})
 SIZES = frozenset({"size", "width", "height", "verify"})
@@ -27,9 +31,9 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 Test = Callable[[ast.AST], bool]
 
 
-def functions(module: Module) -> Iterator[Function]:
-    """Yield every function of a module that imports a web framework, and its script as one."""
-    if module.imports(*FRAMEWORKS):
+def functions(module: Module, *packages: str) -> Iterator[Function]:
+    """Yield every function, and the script, of a module that imports what serves, or a package."""
+    if module.imports(*(packages or FRAMEWORKS)):
         body = [node for node in module.body if not isinstance(node, Function | ast.ClassDef)]
         nobody = ast.arguments([], [], None, [], [], None, [])
         yield ast.FunctionDef("<script>", nobody, body, [])
@@ -61,6 +65,7 @@ def served(module: Module) -> Iterator[Function]:
             or routes(function)
             or (function in methods and function.name in ROUTES)
             or (first == "request" and module.imports("django"))
+            or (function.name == "<script>" and module.imports("streamlit"))
         ):
             yield function
 
@@ -81,10 +86,8 @@ def answers(module: Module, function: Function, *, returns: bool) -> Iterator[as
             yield node
         if isinstance(node, ast.Call):
             name = module.dotted(node.func)
-            error = name.startswith(("gradio.", "streamlit.")) and name.endswith(
-                ("Error", "Warning", "Info", ".error", ".exception", ".warning")
-            )
-            if error or name.split(".")[-1] in ANSWERS or name.endswith("wfile.write"):
+            shown = name.startswith(("gradio.", "streamlit.")) and name.endswith(SHOWN)
+            if shown or name.split(".")[-1] in ANSWERS or name.endswith("wfile.write"):
                 yield node
 
 
@@ -94,7 +97,7 @@ def looks_at_size(function: Function) -> bool:
     return any(getattr(row, "attr", "") in SIZES for test in tests for row in nodes_of(test))
 
 
-def flow(body: ast.AST, source: Test, stop: Test) -> Test:
+def flow(body: ast.AST, source: Test, stop: Test = lambda _: False) -> Test:
     """Return whether an expression holds what a source gave, also by way of names of the body.
 
     Nothing is followed into an expression at which `stop` holds.

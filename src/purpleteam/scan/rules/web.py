@@ -8,11 +8,11 @@ from purpleteam.scan.rules.served import bindings, functions, looks_at_size
 
 DEBUGGERS = (
     *("flask", "quart", "dash", "bottle", "sanic", "fastapi", "starlette", "litestar", "django"),
-    "werkzeug",
+    *("werkzeug", "tornado"),
 )
 STARTERS = (".run", ".run_server", "run_simple", "config.update", ".from_mapping")
-SETTINGS = ("INSTALLED_APPS =", "ROOT_URLCONF =", "ALLOWED_HOSTS =")  # Django's
-APPS = ("Flask", "FastAPI", "Starlette")
+SETTINGS = ("INSTALLED_APPS", "ROOT_URLCONF", "ALLOWED_HOSTS", "DATABASES")  # Django's
+APPS = ("Flask", "FastAPI", "Starlette", "Application")
 FLASK_BODIES = frozenset(
     f"flask.request.{name}"
     for name in ("files", "data", "json", "form", "values", "stream", "get_json", "get_data")
@@ -40,7 +40,7 @@ def debug_server(module: Module) -> Iterator[Hit]:
             yield Hit(call, f"{name} with debug=True")
         elif name == "werkzeug.debug.DebuggedApplication":
             yield Hit(call, f"{name} runs code for whoever reaches it")
-    django = any(line.startswith(SETTINGS) for line in module.lines)
+    django = any(f"\n{name} =" in f"\n{module.text}" for name in SETTINGS)
     web = module.imports(*DEBUGGERS)
     for node in module.of(ast.Assign):
         if isinstance(node.value, ast.Constant):
@@ -61,10 +61,7 @@ def _is_debug(target: ast.expr, web: bool, django: bool) -> bool:
     return False
 
 
-@rule(
-    "PT006", "medium", 668, "leave share out, and bind to 127.0.0.1",
-    needs="launch",
-)  # fmt: skip
+@rule("PT006", "medium", 668, "leave share out, and bind to 127.0.0.1", needs="launch")
 def public_share(module: Module) -> Iterator[Hit]:
     """A Gradio app that opens a public tunnel."""
     for call, name in module.calls:
@@ -72,10 +69,8 @@ def public_share(module: Module) -> Iterator[Hit]:
             yield Hit(call, "launch with share=True opens a public address")
 
 
-@rule(
-    "PT010", "medium", 770, "set app.config['MAX_CONTENT_LENGTH'], or read at most so many bytes",
-    "medium",
-)  # fmt: skip
+@rule("PT010", "medium", 770, "set app.config['MAX_CONTENT_LENGTH'], or read at most so many bytes",
+      "medium")  # fmt: skip
 def no_upload_limit(module: Module) -> Iterator[Hit]:
     """An app that reads a request of any size."""
     if any(limit in module.text for limit in LIMITS):
@@ -102,10 +97,8 @@ def no_upload_limit(module: Module) -> Iterator[Hit]:
                 yield Hit(call, f"{name} takes an upload of any size into memory")
 
 
-@rule(
-    "PT016", "medium", 942, "name the origins that may read answers, or allow none",
-    needs="cors access-control-allow-origin",
-)  # fmt: skip
+@rule("PT016", "medium", 942, "name the origins that may read answers, or allow none",
+      needs="cors access-control-allow-origin")  # fmt: skip
 def any_origin(module: Module) -> Iterator[Hit]:
     """A web app whose answers any page may read (CORS)."""
     why = "any page in a visitor's browser may read the answers"
@@ -122,10 +115,10 @@ def any_origin(module: Module) -> Iterator[Hit]:
             named = chosen[0] is not None or _names_origins(chosen[1])
             if default or any(map(_is_star, chosen)) or (chosen[1] is not None and not named):
                 yield Hit(call, why)
-        elif last in ("add", "set", "setdefault", "append", "header", "send_header", "add_header"):
-            match call.args:
-                case [ast.Constant(value=header), ast.Constant(value="*")] if header in ORIGINS:
-                    yield Hit(call, why)
+        elif getattr((*call.args, call)[0], "value", None) in ORIGINS and any(
+            map(_is_star, call.args)
+        ):
+            yield Hit(call, why)
     for node in module.of(ast.Assign, ast.Dict):
         match node:
             case ast.Assign(targets=[target], value=value):
@@ -151,8 +144,7 @@ def _names_origins(node: ast.AST | None) -> bool:
     """Return whether a table of paths says which origins it means, or cannot be read here."""
     if not isinstance(node, ast.Dict):
         return not isinstance(node, ast.Constant | ast.List)
-    keys = [row.value for row in nodes_of(node) if isinstance(row, ast.Constant)]
-    return "origins" in keys
+    return any(getattr(row, "value", "") == "origins" for row in nodes_of(node))
 
 
 @rule("PT021", "medium", 1188, "set max_file_size and queue(max_size=...); leave the rest off")
@@ -178,8 +170,7 @@ def open_gradio(module: Module) -> Iterator[Hit]:
                 faults.append("neither the size of an upload nor the queue has a limit")
             if faults:
                 yield Hit(call, f"launch: {'; '.join(faults)}")
-    for call, name in module.calls:
-        if name == "gradio.set_static_paths" and _is_wide(argument(call, "paths", 0)):
+        elif name == "gradio.set_static_paths" and _is_wide(argument(call, "paths", 0)):
             yield Hit(call, "set_static_paths hands out files beyond the app's own")
 
 

@@ -90,7 +90,8 @@ def assets(url: str) -> Outcome:
 def _speaks_old(host: str, port: int) -> bool:
     """Return whether TLS 1.1 or older is spoken there."""
     old = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    old.check_hostname, old.verify_mode = False, ssl.CERT_NONE
+    old.check_hostname = False  # purple: allow PT023 until 2027-11-30 as only versions are asked
+    old.verify_mode = ssl.CERT_NONE  # purple: allow PT023 until 2027-11-30 as the line above
     with warnings.catch_warnings():  # of the old versions, which nobody is to use
         warnings.simplefilter("ignore", DeprecationWarning)
         old.minimum_version, old.maximum_version = ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1
