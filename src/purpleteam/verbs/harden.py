@@ -13,7 +13,7 @@ def harden(
     labels: Any = None,
     *,
     recipe: Annotated[
-        Any, "Defence NAME[:field=value,...]: pgd, fast, ...; see purple ls."
+        Any, "Defence NAME[:field=value,...]: pgd, trades, ...; see purple ls."
     ] = "pgd",
     epsilon: Annotated[float | None, "Radius that is trained for, such as 8/255."] = None,
     model: Model = None,

@@ -1,6 +1,7 @@
 """Defences by training, one file each: `DEFENCES` has them; each trains a model on a dataset.
 
-- `pgd` against the current model, several steps; `fast` a single step from a random start
+- `pgd` against the current model, several steps; `fast` a single step from a random start;
+  `trades` weighs what is right on clean images against how far an attack moves the answers
 - `ibp` on the worst that interval bounds allow, for certified accuracy; `crown_ibp` begins with
   tighter bounds, `sabr` bounds small boxes around attacks, `mtl_ibp` mixes bound and attack
 - `noise` under the noise of randomized smoothing, for certified L2 radii
@@ -11,7 +12,7 @@ from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import nn
@@ -24,7 +25,9 @@ from purpleteam.models.adapters import Normalisation, Normalised
 from purpleteam.models.recipes import Recipe
 from purpleteam.models.training import Objective, Training, Validation, cross_entropy, train
 
-__all__ = ["DEFENCES", "Defence", "Hardening", "part_of"]
+__all__ = ["DEFENCES", "Defence", "Growth", "Hardening", "part_of", "ramped"]
+
+Growth = Literal["linear", "smoothed"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +103,34 @@ class Defence(Recipe):
     @abstractmethod
     def harden(self, work: Hardening) -> Training:
         """Train the net in `work` and return it."""
+
+
+def ramped(
+    epsilon: float, done: float, start: float, stop: float, growth: Growth = "linear"
+) -> float:
+    """Return the radius after a fraction of the training: it grows from 0 at `start` to `epsilon`.
+
+    Args:
+        epsilon: the radius from `stop` on.
+        done: the fraction of the training that is done.
+        start: the fraction until which the radius is 0.
+        stop: the fraction from which it is whole; at most `start` for no ramp at all.
+        growth: a straight line, or one whose first quarter is the fourth power that meets it
+            without a kink, so that the first steps are small (Shi et al. 2021, arXiv:2103.17268).
+    """
+    if done >= stop:
+        return epsilon
+    if done <= start:
+        return 0.0
+    share = (done - start) / (stop - start)
+    if growth == "linear":
+        return epsilon * share
+    bend, power = 0.25, 4
+    # The line through (1, 1) that leaves `height` at the bend with the slope of the power there.
+    height = bend / (bend + power * (1 - bend))
+    if share < bend:
+        return epsilon * height * (share / bend) ** power
+    return epsilon * (height + (1 - height) * (share - bend) / (1 - bend))
 
 
 DEFENCES: Registry[type[Defence]] = Registry("defence")

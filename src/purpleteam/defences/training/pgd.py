@@ -8,7 +8,7 @@ from purpleteam.attacks.driver import image_of
 from purpleteam.attacks.evaluate import evaluate
 from purpleteam.attacks.evasion.pgd import PGD
 from purpleteam.attacks.norms import project
-from purpleteam.defences.training import DEFENCES, Defence, Hardening, part_of
+from purpleteam.defences.training import DEFENCES, Defence, Growth, Hardening, part_of, ramped
 from purpleteam.models.devices import fast_autocast
 from purpleteam.models.guard import Guarded, guarded, switched
 from purpleteam.models.training import Training, Validation, cross_entropy
@@ -20,7 +20,7 @@ class PGDTraining(Defence):
 
     ranges = (
         "steps at least 1; validation_images at least 1; relative_step_size above 0 and finite; "
-        "warm_up from 0 to 1"
+        "warm_up from 0 to 1; extra from 0 to 1"
     )
 
     epochs: int = 9
@@ -32,20 +32,15 @@ class PGDTraining(Defence):
     """Length of one step, as a multiple of epsilon / steps."""
     warm_up: float = 0.25
     """Fraction of the training over which epsilon grows from 0: small sets need it to start."""
+    growth: Growth = "linear"
+    """How it grows: in a straight line, or with a smooth start."""
+    extra: float = 0.0
+    """Margin: what is trained for is epsilon and this; what is validated is epsilon."""
     validation_images: int = 1000
     """The best epoch is the most robust one on this many validation images, under PGD-10."""
 
     def harden(self, work: Hardening) -> Training:
-        """Train on adversarial images only; choose the epoch by robust validation accuracy."""
-
-        def objective(
-            net: Guarded, x: Tensor, y: Tensor, rng: torch.Generator, done: float
-        ) -> Tensor:
-            epsilon = self.epsilon * min(1.0, done / self.warm_up if self.warm_up else 1.0)
-            step_size = self.relative_step_size * epsilon / self.steps
-            x_adv = craft_linf(net, x, y, epsilon, step_size, self.steps, rng)
-            return cross_entropy(net, x_adv, y, rng, done)
-
+        """Train by the objective; choose the epoch by robust validation accuracy."""
         chosen_by = work.dataset.validation.first(self.validation_images)
         pgd_10 = PGD(epsilon=self.epsilon, steps=10).inside_box()
 
@@ -58,9 +53,26 @@ class PGDTraining(Defence):
             self,
             work.dataset.train,
             work.dataset.validation,
-            objective=objective,
+            objective=self.objective,
             validate=validate,
         )
+
+    def objective(
+        self, net: Guarded, x: Tensor, y: Tensor, rng: torch.Generator, done: float
+    ) -> Tensor:
+        """Return the cross-entropy of adversarial images only."""
+        return cross_entropy(net, self.attacked(net, x, y, rng, done), y, rng, done)
+
+    def attacked(
+        self, net: Guarded, x: Tensor, y: Tensor, rng: torch.Generator, done: float
+    ) -> Tensor:
+        """Return images (N, C, H, W) made to be far from `y`, labels (N,) or (N, classes) shares.
+
+        They lie in the ball as large as it is after a fraction of the training.
+        """
+        epsilon = ramped(self.epsilon + self.extra, done, 0.0, self.warm_up, self.growth)
+        step_size = self.relative_step_size * epsilon / self.steps
+        return craft_linf(net, x, y, epsilon, step_size, self.steps, rng)
 
 
 def craft_linf(
@@ -72,7 +84,10 @@ def craft_linf(
     steps: int,
     rng: torch.Generator,
 ) -> Tensor:
-    """Return PGD images from a uniform start, for training, in a ramp's box: no verdicts."""
+    """Return PGD images from a uniform start, for training, in a ramp's box: no verdicts.
+
+    What rises is their cross-entropy with `y`: labels (N,), or shares of classes (N, classes).
+    """
     switched(model)
     image = image_of(model, x, epsilon)
     noise = torch.rand(x.shape, generator=rng).to(x.device)
