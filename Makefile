@@ -22,10 +22,16 @@ $(STAMP): constraints.txt pyproject.toml
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[lab,serve,dev]'
 	@touch $@
 
-# the last four ask for torchvision, visdom or an old requests, which what is used of them does not
+# vibecheck-nn is under the GPL: a command in an environment of its own, which borrows torch and NumPy of ours
+JUDGE := $(VENV)/tools/vibecheck
+
+# the four ask for torchvision, visdom or an old requests, which what is used of them does not
 peers: $(STAMP)  ## Add the libraries whose attacks are borrowed and compared with ours
 	@$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[peers]'
 	@$(BIN)/python -m pip install --quiet --no-deps torchattacks==3.5.1 secml-torch==1.5 cleverhans==4.0.0 adv-lib==0.2.8
+	@$(BIN)/python -m venv $(JUDGE)
+	@$(JUDGE)/bin/python -m pip install --quiet --no-deps vibecheck-nn==1.1.0 onnx==1.21.0 onnxruntime==1.26.0 onnx2torch==1.5.15 gurobipy==13.0.3
+	@$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > "$$($(JUDGE)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/ours.pth"
 
 demo: $(STAMP)  ## Every stage on embedded digits, offline; ends with the report's path
 	@$(BIN)/purple demo

@@ -231,6 +231,7 @@ BLOCKS: dict[str, Callable[[Path], str]] = {
     "inputs": abuse_tables.inputs,
     "inputs_known": abuse_tables.inputs_known,
     "install": _install,
+    "judged": verdict_tables.judged,
     "mnist": _mnist,
     "own": _own,
     "own_python": lambda path: _own(path, "answer_in_python"),

@@ -1,4 +1,4 @@
-"""The tables about verdicts: scans over seeds and of clean nets, short ladder, loops, kernels."""
+"""The tables about verdicts: scans over seeds, clean nets, short ladder, loops, kernels, a judge."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from purpleteam.report.numbers import percent
 
-__all__ = ["calibration", "ladder", "loops", "reproducible", "scans"]
+__all__ = ["calibration", "judged", "ladder", "loops", "reproducible", "scans"]
 
 LANGUAGE = {
     "backdoored": "**backdoored**",
@@ -145,4 +145,29 @@ def reproducible(path: Path) -> str:
         f"{cost['training']:g} times the processor time of the fastest kernels, to attack "
         f"{cost['attack']:g} times. Here is {found['machine']['processor_name']}; torch "
         f"{found['versions']['torch']}."
+    )
+
+
+def judged(path: Path) -> str:
+    """Return our verdicts beside another verifier's, net by net."""
+    found = json.loads(path.read_text(encoding="utf-8"))
+    words = ("unsat", "sat", "timeout", "unknown")
+    lines = [f"| Net, ε in linf | Ours | {' | '.join(words)} |", "| --- " * 6 + "|"]
+    for name, net in found["nets"].items():
+        for kind, said in net["counts"].items():
+            cells = " | ".join(str(said.get(word, 0)) for word in words)
+            lines.append(f"| {name}, {net['epsilon']:g} | {kind} | {cells} |")
+    nets = found["nets"].values()
+    shown, falsified = (
+        sum(one["counterexamples_shown"] for one in nets),
+        sum(sum(one["counts"].get("falsified", {}).values()) for one in nets),
+    )
+    false = sum(len(one["false_witnesses"]) for one in nets)
+    judge = found["judge"]
+    return "\n".join(lines) + (
+        f"\n\n{found['instances']} instances, {found['contradictions']} contradictions. Columns: "
+        f"vibecheck-nn {judge['vibecheck-nn']}, {found['timeout']} s each (median "
+        f"{max(one['median_seconds'] for one in nets):.1f} s on the slowest net); {false} of its "
+        f"counterexamples were none in ONNX Runtime {found['versions']['onnxruntime']}, and {shown} "
+        f"of our {falsified} were one. torch {judge['torch']}, onnx {judge['onnx']}."
     )

@@ -14,12 +14,12 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 import purpleteam as pt
-from purpleteam.certify.plain_onnx import plain_onnx
+from purpleteam.certify.network import network_of
+from purpleteam.certify.onnx_writer import write_onnx
 from purpleteam.certify.vnnlib import VERSIONS, Property
 from purpleteam.core.digest import sha256_file
 from purpleteam.core.errors import DataError, ModelError, Refused, UsageError
 from purpleteam.data.images import ImageSet
-from purpleteam.models.adapters import Normalisation
 from purpleteam.models.black_box import session_of
 from purpleteam.verbs.export import Exported
 
@@ -45,7 +45,7 @@ class Net(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.first((x - 0.5) / 0.25)
-        x = x[:, :1] + torch.relu(self.second(self.convolution(x)))
+        x = self.convolution(x) + torch.relu(self.second(self.convolution(x)))
         x = nn.functional.avg_pool2d(x, 2).flatten(1)
         return self.last(self.linear(x)).softmax(1)
 
@@ -99,7 +99,7 @@ def test_each_property_is_the_ball_of_its_image(folder: Path, version: str) -> N
         found = Property.read((folder / version / f"{i:05d}.vnnlib").read_text())
         middle = (found.lower.astype(float) + found.upper).reshape(X[i].shape) / 2
         assert np.abs(middle - X[i].numpy()).max() <= EPSILON / 2 + 1e-6
-        assert (found.label, found.outputs) == (IMAGES.labels[i], 3)
+        assert (found.label, found.classes) == (IMAGES.labels[i], 3)
 
 
 PAIRS = ImageSet(np.array([[[[128], [102]]], [[[0], [255]]]], np.uint8), np.array([0, 1]))
@@ -174,35 +174,29 @@ def test_a_changed_net_or_property_is_refused(pair: Path) -> None:
         pt.export(vnnlib=pair / "2.0", verdicts=pair)
 
 
-def test_a_file_gets_its_normalisation_inside(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("layer", "scores"), [("mean=0.5,std=-0.25", [0, -1]), ("ramp=0.3", [0.5, 1.0])]
+)
+def test_a_file_gets_its_normalisation_inside(tmp_path: Path, layer: str, scores: Any) -> None:
     path = pair_net(tmp_path / "pair.onnx", head="LogSoftmax")
-    layer = Normalisation.parse("mean=0.5,std=-0.25")
-    content, head = plain_onnx(path.read_bytes(), normalisation=layer)
-    x = np.array([[[[0.5, 0.75]]]], np.float32)
-    assert head == "LogSoftmax" and np.allclose(scores_of(content, x), [[0, -1]])
-    for layer in ("mean=0.5,std=-0.25", "ramp=0.3"):  # compared with the model when written
-        place = tmp_path / layer
-        pt.export(str(path), PAIRS, vnnlib=place, epsilon=0.1, normalise=layer)
-    assert np.allclose(scores_of((place / "net.onnx").read_bytes(), x), [[0.5, 1.0]])
+    pt.export(str(path), PAIRS, vnnlib=tmp_path / "new", epsilon=0.1, normalise=layer)
+    content, x = (tmp_path / "new" / "net.onnx").read_bytes(), [[[[0.5, 0.75]]]]
+    assert np.allclose(scores_of(content, np.array(x, np.float32)), [scores])
 
 
-def test_outputs_in_another_order_are_asked_about_by_their_own_number(tmp_path: Path) -> None:
+def test_outputs_in_another_order_are_put_into_that_of_the_labels(tmp_path: Path) -> None:
     path = pair_net(tmp_path / "pair.onnx")
     pt.export(str(path), PAIRS, vnnlib=tmp_path / "new", epsilon=0.1, classes="1,0")
-    found = Property.read((tmp_path / "new" / "2.0" / "00000.vnnlib").read_text())
-    assert (found.label, found.others) == (1, (0,))
+    content, x = (tmp_path / "new" / "net.onnx").read_bytes(), [[[[0.5, 0.75]]]]
+    assert scores_of(content, np.array(x, np.float32)).tolist() == [[0.75, 0.5]]
 
 
 class Moody(nn.Module):
-    """Answers otherwise where it is exported, by less than `store` lets pass."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.eye(2))
+    """Answers otherwise where its graph is read."""
 
     def forward(self, x: Tensor) -> Tensor:
-        shift = 1e-4 if torch.compiler.is_exporting() else 0
-        return x.flatten(1) @ self.weight + torch.tensor([shift, 0.0])
+        shift = 1e-4 if torch.compiler.is_exporting() else 0.0
+        return x.flatten(1) + torch.tensor([shift, 0.0])
 
 
 @pytest.mark.parametrize(
@@ -211,13 +205,13 @@ class Moody(nn.Module):
         ({"model": Moody()}, ModelError, "the model and its ONNX disagree by"),
         (
             {"model": lambda x: torch.from_numpy(x.numpy().reshape(len(x), 2))},
-            UsageError,
-            "it has no net to export",
+            ModelError,
+            "the model only answers",
         ),
         ({"epsilon": None}, UsageError, "--vnnlib needs --epsilon, such as 0.1 or 2/255"),
         ({"vnnlib": None, "verdicts": "x"}, UsageError, "--verdicts goes with --vnnlib"),
         ({"vnnlib": "."}, UsageError, "'.' is not empty: name a new folder"),
-        ({"kind": TensorProto.UINT8}, ModelError, "takes float32: export it anew"),
+        ({"kind": TensorProto.UINT8}, ModelError, "takes bytes"),
     ],
     ids=["disagrees", "a function", "no radius", "no folder", "a full folder", "bytes"],
 )
@@ -232,9 +226,31 @@ def test_what_cannot_be_written_is_refused(
         pt.export(**asked)
 
 
-def test_a_layer_of_another_library_is_named(tmp_path: Path) -> None:
-    model = onnx.load(pair_net(tmp_path / "pair.onnx"))
-    model.graph.node[3].op_type, model.graph.node[3].domain = "Gelu", "com.microsoft"
-    model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
-    with pytest.raises(ModelError, match=r"no plain ONNX of opset 17.*com.microsoft"):
-        plain_onnx(model.SerializeToString())
+LAYERS = {
+    "grouped": nn.Conv2d(4, 8, 3, stride=2, padding=(1, 0), dilation=(1, 2), groups=2, bias=False),
+    "pooled by the largest": nn.MaxPool2d(3, 2, padding=1),
+    "pooled by the mean": nn.AvgPool2d(2, padding=1, count_include_pad=False),
+    "leaky": nn.LeakyReLU(0.1),
+    "parametric": nn.PReLU(4, 0.3),
+    "clipped": nn.ReLU6(),
+    "a norm alone": nn.BatchNorm2d(4),
+    "adaptive": nn.AdaptiveAvgPool2d(1),
+}
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_each_layer_is_written_as_it_computes(kind: str) -> None:
+    net = nn.Sequential(LAYERS[kind].eval(), nn.Flatten()).requires_grad_(False)
+    x = 3 * torch.randn(1, 4, 6, 8, generator=torch.Generator().manual_seed(0))
+    found = scores_of(write_onnx(network_of(net, x.shape[1:])), x.numpy())
+    assert np.allclose(found, net(x).numpy(), atol=1e-5)
+
+
+def test_sums_stacks_and_turns_are_written() -> None:
+    class Odd(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.cat([x, x + 2 * x.permute(0, 1, 3, 2)], 1).flatten(1)
+
+    x = torch.rand(1, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    found = scores_of(write_onnx(network_of(Odd(), x.shape[1:])), x.numpy())
+    assert np.allclose(found, Odd()(x).numpy(), atol=1e-5)

@@ -8,7 +8,7 @@ Against changed images, at test time:
 - `smoothing`   randomized smoothing: against changes in L2, of any classifier
 - `lipschitz`   a bound of the net's slope: against changes in L2 and, weakly, L-infinity
 - `radii`       certified radii, and attacks on what they claim
-- `vnnlib`      problems for other verifiers in VNN-LIB, `plain_onnx` their net; verdicts read back
+- `vnnlib`      problems for other verifiers, with the net of `onnx_writer`; verdicts read back
 
 Against changed training images:
 - `dpa`         Deep Partition Aggregation: against insertions and removals of training images

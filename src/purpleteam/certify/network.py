@@ -122,9 +122,9 @@ def network_of(model: object, shape: Sequence[int]) -> Network:
         Unsupported: it has a layer that no bound goes through; named with its place.
         ModelError: it only answers, or its graph cannot be read.
     """
-    order = None
+    order = getattr(model, "order", None)  # a file has one too
     if isinstance(model, Guarded):
-        order, model = model.order, model.model
+        model = model.model
     # Both readers build on this file.
     from purpleteam.certify.onnx_graph import read_onnx
     from purpleteam.certify.torch_graph import read_module

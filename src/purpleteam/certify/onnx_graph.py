@@ -39,6 +39,8 @@ def read_onnx(file: OnnxFile, shape: Shape) -> Network:
         layer = file.normalisation
         mean, std = (torch.tensor(side).reshape(-1, 1, 1) for side in (layer.mean, layer.std))
         number = builder.scaled(number, 1 / std, -mean / std, "normalisation")
+        if layer.clip:
+            number = builder.add(Clip(0.0, 1.0), [number], "normalisation")
     graph = onnx.load_from_string(content).graph
     _Reader(builder, graph, number, channels_last=file.channels_last).read()
     return builder.network()

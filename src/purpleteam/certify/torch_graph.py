@@ -90,7 +90,8 @@ class _Exported(Builder):
         if not sources:  # of constants: computed as it is
             self.known[node.name] = node.target(*given, **named)
             return
-        if op in _SAME:
+        ends = all(user.op == "output" for user in node.users)
+        if op in _SAME or (op in ("softmax", "log_softmax") and ends):  # no order is changed
             self.live[node.name] = sources[0]
             return
         if node.target is operator.getitem:

@@ -31,32 +31,25 @@ Singles = NDArray[np.float32]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Property:
-    """That some image of a box scores one of `others` at least as high as its label."""
+    """That some image of a box scores another class at least as high as its label."""
 
     lower: Singles
     upper: Singles
     """The box, in the shape of the net's input, (1, C, H, W); flat where VNN-LIB 1.0 was read."""
     label: int
-    others: tuple[int, ...]
-    outputs: int
+    classes: int
 
     @classmethod
-    def around(
-        cls, image: Singles, epsilon: float, label: int, others: Sequence[int], outputs: int
-    ) -> Property:
+    def around(cls, image: Singles, epsilon: float, label: int, classes: int) -> Property:
         """Return it for the L-infinity ball around an image (1, C, H, W), cut to [0, 1].
 
         The box is of float32 numbers and holds the ball of real numbers.
         """
         if not 0 <= epsilon < math.inf:
             raise UsageError(f"--epsilon must be a finite number from 0, not {epsilon}")
-        return cls(
-            lower=np.maximum(_outward(image, epsilon, -1), np.float32(0)),
-            upper=np.minimum(_outward(image, epsilon, 1), np.float32(1)),
-            label=label,
-            others=tuple(other for other in others if other != label),
-            outputs=outputs,
-        )
+        lower = np.maximum(_outward(image, epsilon, -1), np.float32(0))
+        upper = np.minimum(_outward(image, epsilon, 1), np.float32(1))
+        return cls(lower=lower, upper=upper, label=label, classes=classes)
 
     def text(self, version: str) -> str:
         """Return it in VNN-LIB, one atom an `and`, as verifiers refuse more.
@@ -66,39 +59,38 @@ class Property:
         shape = ",".join(map(str, self.lower.shape))
         if version == "1.0":
             x, y = ([f"{of}_{i}" for i in range(n)]
-                    for of, n in (("X", self.lower.size), ("Y", self.outputs)))  # fmt: skip
+                    for of, n in (("X", self.lower.size), ("Y", self.classes)))  # fmt: skip
             head = [f"(declare-const {name} Real)" for name in (*x, *y)]
         else:
             x = [f"X[{','.join(map(str, index))}]" for index in np.ndindex(self.lower.shape)]
-            y = [f"Y[0,{i}]" for i in range(self.outputs)]
-            ends = f"(declare-output Y float32 [1,{self.outputs}])"
+            y = [f"Y[0,{i}]" for i in range(self.classes)]
+            ends = f"(declare-output Y float32 [1,{self.classes}])"
             ends = f"(declare-input X float32 [{shape}]) {ends}"
             head = ["(vnnlib-version <2.0>)", f"(declare-network N {ends})"]
         bounds = [
             f"(assert (>= {name} {_in_full(low)}))\n(assert (<= {name} {_in_full(high)}))"
             for name, low, high in zip(x, self.lower.flat, self.upper.flat, strict=True)
         ]
-        ways = " ".join(f"(and (>= {y[other]} {y[self.label]}))" for other in self.others)
+        ways = " ".join(
+            f"(and (>= {y[other]} {y[self.label]}))"
+            for other in range(self.classes)
+            if other != self.label
+        )
         return "\n".join([*head, *bounds, f"(assert (or {ways}))\n"])
 
     @classmethod
     def read(cls, text: str) -> Property:
         """Return what `text` wrote; a DataError where it differs by a character."""
         bounds = np.array(re.findall(r"= X\S+ (\d+\.\d+)\)", text), np.float64).astype(np.float32)
-        ways = re.findall(r"\(>= Y\D+?(?:0,)?(\d+)\]? Y\D+?(?:0,)?(\d+)\]?\)", text)
-        told = re.search(r"X float32 \[([\d,]+)\]\) \(declare-output Y \w+ \[1,(\d+)\]", text)
+        version, classes = "1.0", text.count("(declare-const Y_")
         shape: tuple[int, ...] = (len(bounds) // 2,)
-        outputs = text.count("(declare-const Y_")
-        if told is not None:
-            shape, outputs = tuple(map(int, told[1].split(","))), int(told[2])
-        if ways and len(bounds) == 2 * math.prod(shape):
+        if told := re.search(r"X float32 \[([\d,]+)\]\) \(declare-output Y \w+ \[1,(\d+)\]", text):
+            version, shape, classes = "2.0", tuple(map(int, told[1].split(","))), int(told[2])
+        label = re.search(r"Y\D+(?:0,)?(\d+)\]?\)\)+\s*$", text)
+        if label and int(label[1]) < classes and len(bounds) == 2 * math.prod(shape):
             lower, upper = (edge.reshape(shape) for edge in bounds.reshape(-1, 2).T)
-            label, others = int(ways[0][1]), tuple(int(other) for other, _ in ways)
-            found = cls(lower=lower, upper=upper, label=label, others=others, outputs=outputs)
-            if (
-                max(label, *others) < outputs
-                and found.text("1.0" if told is None else "2.0") == text
-            ):
+            found = cls(lower=lower, upper=upper, label=int(label[1]), classes=classes)
+            if found.text(version) == text:
                 return found
         raise DataError("it is no property that Purpleteam wrote")
 
@@ -112,7 +104,7 @@ class Property:
             low, high = self.lower.flat[i], self.upper.flat[i]
             return f"X_{i} = {x.flat[i]:.9g} is outside the box, {low:.9g} to {high:.9g}"
         scores = session.run(None, {session.get_inputs()[0].name: x})[0][0]
-        wrong = (scores[list(self.others)] >= scores[self.label]).any()
+        wrong = (np.delete(scores, self.label) >= scores[self.label]).any()
         return "" if wrong else f"ONNX Runtime scores the label {self.label} highest"
 
 

@@ -1,0 +1,111 @@
+"""Writes the graph that bounds go through as an ONNX file, as verifiers read them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+from torch import Tensor
+
+from purpleteam.certify.bends import Clip, MaxPool, Rectifier
+from purpleteam.certify.layers import Convolution, Dense, Layer, Rearranged, Scaling, Stacked
+from purpleteam.certify.network import Network, Shape
+
+OPSET, IR_VERSION = 17, 8  # the newest that the verifiers of VNN-COMP read without exception
+
+
+def write_onnx(network: Network) -> bytes:
+    """Return the net for one image (1, C, H, W), its weights inside and in float32.
+
+    A normalisation behind a layer with weights is folded into it.
+    """
+    layers: dict[int, Layer] = {}
+    names, taken = {0: "images"}, {0: 0}  # by number: what stands for a node once some are folded
+    for number, node in enumerate(network.nodes, 1):
+        source, layer = node.inputs[0], node.layer
+        before, alone = layers.get(taken[source]), network.users[source] == (number,)
+        if alone and isinstance(layer, Scaling) and isinstance(before, Convolution | Dense):
+            joined = _joined(before, layer, network.shape(source))
+            if joined is not None:
+                layers[taken[source]], taken[number] = joined, taken[source]
+                continue
+        layers[number], taken[number] = layer, number
+    nodes: list[Any] = []
+    weights: list[Any] = []
+
+    def named(given: Any) -> str:
+        if isinstance(given, str):
+            return given
+        array = given.detach().numpy() if isinstance(given, Tensor) else np.array(given)
+        array = array.astype(np.int64 if array.dtype.kind == "i" else np.float32)
+        weights.append(numpy_helper.from_array(array, f"constant_{len(weights)}"))
+        return str(weights[-1].name)
+
+    def put(kind: str, *inputs: Any, **attributes: Any) -> str:
+        given = [named(one) for one in inputs if one is not None]
+        nodes.append(helper.make_node(kind, given, [f"layer_{len(nodes)}"], **attributes))
+        return str(nodes[-1].output[0])
+
+    for number, layer in layers.items():
+        sources = [names[taken[source]] for source in network[number].inputs]
+        names[number] = _put(put, layer, sources)
+    nodes[-1].output[0] = "logits"
+    first = helper.make_tensor_value_info("images", onnx.TensorProto.FLOAT, [1, *network.image])
+    last = helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, [1, network.classes])
+    graph = helper.make_graph(nodes, "net", [first], [last], weights)
+    opsets = [helper.make_opsetid("", OPSET)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
+    onnx.checker.check_model(model, full_check=True)
+    return bytes(model.SerializeToString(deterministic=True))
+
+
+def _put(put: Any, layer: Layer, sources: list[Any]) -> Any:
+    """Write one layer, and return the name of what it gives."""
+    x, *others = sources
+    match layer:
+        case Dense():
+            x = put("Gemm", x, layer.weight, layer.offset, transB=1)
+        case Convolution():
+            sides: Any = {"strides": layer.stride, "pads": layer.padding * 2}
+            sides |= {"dilations": layer.dilation, "group": layer.groups}
+            x = put("Conv", x, layer.weight, layer.offset, **sides)
+        case Scaling():
+            x, others = put("Mul", x, layer.factor), [layer.offset]
+        case Rearranged():
+            if layer.order is not None:
+                x = put("Transpose", x, perm=[0, *(axis + 1 for axis in layer.order)])
+            x = put("Reshape", x, [1, *layer.shape])
+        case Stacked():
+            return put("Concat", *sources, axis=1)
+        case Rectifier() if layer.slope.numel() > 1:
+            x = put("PRelu", x, layer.slope)
+        case Rectifier():
+            slope = float(layer.slope)
+            x = put("LeakyRelu", x, alpha=slope) if slope else put("Relu", x)
+        case Clip():
+            x = put("Clip", x, layer.least, layer.most)
+        case MaxPool():
+            left, right, top, bottom = layer.padding
+            pads = [top, left, bottom, right]
+            x = put("MaxPool", x, kernel_shape=layer.kernel, strides=layer.stride, pads=pads)
+    for other in others:  # those of a Sum, or an offset
+        x = x if other is None else put("Add", x, other)
+    return x
+
+
+def _joined(layer: Any, scaling: Scaling, shape: Shape) -> Any:
+    """Return the layer with a scaling by channels folded in; None where it is by places."""
+    rows = []
+    for values in (scaling.factor, scaling.offset):
+        full = (scaling.factor * 0 if values is None else values).double().expand(1, *shape)
+        rows.append(full.reshape(shape[0], -1))
+    if any((full != full[:, :1]).any() for full in rows):
+        return None
+    factor, shift = (full[:, 0] for full in rows)
+    if layer.offset is not None:
+        shift = layer.offset * factor + shift
+    weight = layer.weight * factor.reshape(-1, *(1,) * (layer.weight.ndim - 1))
+    return replace(layer, weight=weight, offset=shift)
