@@ -1,4 +1,4 @@
-"""The tables about verdicts: scans over seeds, clean nets, short ladder, loops, kernels, a judge."""
+"""The tables about verdicts: scans over seeds, clean nets, ladder, loops, kernels, a judge."""
 
 from __future__ import annotations
 
@@ -163,11 +163,11 @@ def judged(path: Path) -> str:
         sum(sum(one["counts"].get("falsified", {}).values()) for one in nets),
     )
     false = sum(len(one["false_witnesses"]) for one in nets)
-    judge = found["judge"]
+    judge, runtime = found["judge"], found["versions"]["onnxruntime"]
+    slowest = max(one["median_seconds"] for one in nets)
     return "\n".join(lines) + (
         f"\n\n{found['instances']} instances, {found['contradictions']} contradictions. Columns: "
-        f"vibecheck-nn {judge['vibecheck-nn']}, {found['timeout']} s each (median "
-        f"{max(one['median_seconds'] for one in nets):.1f} s on the slowest net); {false} of its "
-        f"counterexamples were none in ONNX Runtime {found['versions']['onnxruntime']}, and {shown} "
-        f"of our {falsified} were one. torch {judge['torch']}, onnx {judge['onnx']}."
+        f"vibecheck-nn {judge['vibecheck-nn']}, {found['timeout']} s each (median {slowest:.1f} s "
+        f"on the slowest net); {false} of its counterexamples were none in ONNX Runtime {runtime}, "
+        f"and {shown} of our {falsified} were one. torch {judge['torch']}, onnx {judge['onnx']}."
     )
