@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from purpleteam.scan import scan
+from purpleteam.scan.scanners import bandit_code
 from purpleteam.scan.settle import MILDER
 
 EACH_TEST = """# coding: utf-8
@@ -62,6 +63,14 @@ FILES = {
     "escaped.py": 'x = "\\x2ftmp"; from os import s\uff59stem as q; q("ls")\n',
     "joined.py": 'x = f"sel{a}ect {b} fr" f"om {c} "; y = "0.0" ".0.0"\n',
     "renamed.py": '__import__ = near\nimport near as __import__\n__import__("pickle")\n',
+    "order.py": """@decorated(s("ls *"))
+def f() -> later.system("tar *"):
+    from os import system as s; import os as later
+    return q.system("a")
+s("ls"); import os as q
+@decorated(t("x"))
+class A(q.system("ls")): from os import system as t
+""",
     "broken.py": "def f(:\n",
     "zero.py": "x = 1\0\n",
     "package/__init__.py": "",
@@ -122,3 +131,11 @@ def test_a_file_that_ends_bandit_costs_no_other(tmp_path, monkeypatch):
     broken = dict(result.skipped)
     assert broken.keys() == {"code/b.py", "code/d.py"}
     assert broken["code/b.py"].startswith("bandit ended with 3")
+
+
+def test_a_program_that_was_started_ahead_is_the_one_that_looks(tmp_path):
+    (tmp_path / "a.py").write_text("eval(x)")
+    bandit_code.start()
+    (program,) = bandit_code._started
+    assert scan([tmp_path])
+    assert program.process.returncode == 0 and not bandit_code._started

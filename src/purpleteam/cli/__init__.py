@@ -7,11 +7,22 @@
 """
 
 import os
+import sys
 
 # Before torch is loaded: threads that wait for each other by spinning cost ten times their work
 # as soon as the cores are shared with anything else.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from purpleteam.cli.app import main
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run `purple` (`app.main`)."""
+    if (sys.argv[1:] if arguments is None else arguments)[:1] == ["scan"]:
+        from purpleteam.scan.scanners.bandit_code import start
+
+        start()  # it is loaded beside the rest of this command
+    from purpleteam.cli.app import main as run
+
+    run(arguments)
+
 
 __all__ = ["main"]

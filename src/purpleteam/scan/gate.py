@@ -78,9 +78,5 @@ def read_state_dict(path: Path) -> GateVerdict:
     if wide := sorted({kind for kind in dtypes.values() if "float" in kind} - {"float32"}):
         notes.append(f"{', '.join(wide)} converted to float32")
     return GateVerdict(
-        verdict="accepted",
-        grade=judged.grade,
-        reasons=tuple(notes),
-        tensors=arrays,
-        dtypes=dtypes,
+        verdict="accepted", grade=judged.grade, reasons=tuple(notes), tensors=arrays, dtypes=dtypes
     )

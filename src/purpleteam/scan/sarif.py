@@ -33,9 +33,7 @@ def printable(text: str) -> str:
 
 
 def to_sarif(
-    result: ScanResult,
-    targets: Iterable[str] = (),
-    states: Mapping[str, str] | None = None,
+    result: ScanResult, targets: Iterable[str] = (), states: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
     """Return the SARIF log of a scan, as a mapping for json.dumps.
 

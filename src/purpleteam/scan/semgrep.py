@@ -19,7 +19,7 @@ from typing import Any
 from purpleteam.core.errors import UsageError
 from purpleteam.scan.rules import RULES
 from purpleteam.scan.scanner import Scanner, ScanResult, is_code, walk
-from purpleteam.scan.text import Script, as_script, read_cells
+from purpleteam.scan.scanners.ml_code import Code
 
 RULE_FILE = Path(__file__).with_name("rules") / "semgrep.yaml"
 SECONDS = 900
@@ -46,22 +46,19 @@ def semgrep(name: str = "semgrep") -> Scanner:
 
 
 def _scan(executable: str, path: Path) -> ScanResult:
-    names, scripts = dict[str, str](), dict[str, Script]()
+    codes: dict[str, Code] = {}
     tree = walk(path)
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as home:
         for file in tree.files:
             if is_code(file):
-                name, copy = tree.name(file), Path(folder) / f"{len(names)}.py"
+                code, copy = Code(file, tree.name(file)), Path(folder) / f"{len(codes)}.py"
                 try:
-                    data = file.read_bytes()
-                    if file.suffix == ".ipynb":
-                        scripts[name] = as_script(read_cells(data))
-                        data = scripts[name].source.encode("utf-8", "replace")
+                    data = code.source
                 except (OSError, ValueError):
                     continue  # the scanners beside this one say why
                 copy.write_bytes(data)
-                names[copy.name] = name
-        if not names:
+                codes[copy.name] = code
+        if not codes:
             return ScanResult()
         try:
             done = subprocess.run(  # noqa: S603 - no shell; an absolute path
@@ -74,36 +71,32 @@ def _scan(executable: str, path: Path) -> ScanResult:
         except (OSError, subprocess.TimeoutExpired) as error:
             return ScanResult(errors=(f"semgrep did not run: {type(error).__name__}",))
     try:
-        return _told_of(json.loads(done.stdout), names, scripts)
+        return _told_of(json.loads(done.stdout), codes)
     except (ValueError, KeyError, TypeError, AttributeError):
         said = (done.stderr.decode("utf-8", "replace").strip() or "nothing").splitlines()[-1][:200]
         return ScanResult(errors=(f"semgrep ended with {done.returncode} and said: {said}",))
 
 
-def _told_of(
-    report: dict[str, Any], names: Mapping[str, str], scripts: Mapping[str, Script]
-) -> ScanResult:
+def _told_of(report: dict[str, Any], codes: Mapping[str, Code]) -> ScanResult:
     """Return a report as ours; what Semgrep says that it did not read is not read."""
     findings, errors = [], []
     read = {Path(path).name for path in report["paths"]["scanned"]}
-    skipped = {name: "semgrep: left out" for copy, name in names.items() if copy not in read}
+    skipped = {codes[copy].name: "semgrep: left out" for copy in codes if copy not in read}
     for error in report["errors"]:
         kind, copy = error.get("type", "error"), Path(error.get("path") or "").name
         kind = kind[0] if isinstance(kind, list) else kind
-        if copy in names:
-            skipped[names[copy]] = f"semgrep: {kind}"
+        if copy in codes:
+            skipped[codes[copy].name] = f"semgrep: {kind}"
         else:
             errors.append(f"semgrep: {kind}: {' '.join(str(error.get('message')).split())[:200]}")
     for row in report["results"]:
         rule, _ = RULES[str(row["check_id"]).rpartition(".")[2]]
-        name, line = names[Path(row["path"]).name], int(row["start"]["line"])
-        cell, line = scripts[name].places[line - 1] if name in scripts else (0, line)
-        place = {"line": line} | ({"cell": cell} if cell else {})
-        found = rule.finding("rules", str(row["extra"]["message"]), path=name, **place)
+        place = codes[Path(row["path"]).name].place(int(row["start"]["line"]))
+        found = rule.finding("rules", str(row["extra"]["message"]), **place)
         findings.append(replace(found, tool=f"semgrep {report.get('version', '')}".strip()))
     return ScanResult(
         findings=tuple(findings),
-        scanned=tuple(name for name in names.values() if name not in skipped),
+        scanned=tuple(code.name for code in codes.values() if code.name not in skipped),
         skipped=tuple(skipped.items()),
         errors=tuple(errors),
     )

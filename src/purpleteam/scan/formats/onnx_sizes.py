@@ -6,7 +6,7 @@ not known counts as one number. Operators: https://onnx.ai/onnx/operators
 
 import math
 from collections import ChainMap
-from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -42,6 +42,11 @@ SHAPED = {  # operators that are given the shape of what they make, and by which
 DTYPES = {1: "<f4", 2: "u1", 3: "i1", 6: "<i4", 7: "<i8", 9: "?", 11: "<f8", 12: "<u4", 13: "<u8"}
 Number = int | float
 Numbers = tuple[Number, ...] | None
+FOLDED: dict[str, Callable[[Number, Number], Number | None]] = {
+    "Add": lambda a, b: a + b, "Sub": lambda a, b: a - b, "Mul": lambda a, b: a * b,
+    "Div": lambda a, b: None if not b else a // b if isinstance(a, int) else a / b,
+    "Pow": lambda a, b: a**b if 0 <= b <= MOST_KNOWN and abs(a) < 1 << 31 else None,
+}  # fmt: skip
 
 
 class Value(NamedTuple):
@@ -306,19 +311,9 @@ def _of_operator(node: _Node, values: list[Value]) -> Value:
 def _folded(operator: str, values: Sequence[Value], count: int) -> Numbers:
     """Return the numbers of small sums and products, from which a shape may be computed."""
     parts = [one * count if len(one) == 1 else one for _, _, one in values if one]
-    if len(parts) != 2 or len(values) != 2 or count > MOST_KNOWN:
+    fold = FOLDED.get(operator)
+    if fold is None or len(parts) != 2 or len(values) != 2 or count > MOST_KNOWN:
         return None
-    pairs = list(zip(*parts, strict=False))
-    made: list[Number] = []
-    for a, b in pairs:
-        match operator:
-            case "Add" | "Sub":
-                made.append(a + b if operator == "Add" else a - b)
-            case "Mul":
-                made.append(a * b)
-            case "Div" if b:
-                made.append(a // b if isinstance(a, int) else a / b)
-            case "Pow" if 0 <= b <= MOST_KNOWN and abs(a) < 1 << 31:
-                made.append(a**b)
+    made = [one for pair in zip(*parts, strict=False) if (one := fold(*pair)) is not None]
     fits = len(made) == count and all(abs(one) <= WHILE for one in made)
     return tuple(made) if fits else None

@@ -144,8 +144,6 @@ def _workflow(found: Manifest) -> None:
 READERS: dict[str, tuple[Kind, Callable[[Manifest], None]]] = {
     r"(?:.*\.)?(?:Dockerfile|Containerfile)(?:\..*)?": ("image", _container),
     r"(?:.*/)?\.github/workflows/[^/]+\.ya?ml|action\.ya?ml": ("workflow", _workflow),
-    r"\.github/[^/]+/[^/]+/action\.ya?ml|(?:.*/)?\.github/[^/]+/action\.ya?ml": (
-        "workflow",
-        _workflow,
-    ),
-}
+    r"\.github/[^/]+/[^/]+/action\.ya?ml|(?:.*/)?\.github/[^/]+/action\.ya?ml":
+        ("workflow", _workflow),
+}  # fmt: skip

@@ -343,11 +343,9 @@ READERS: dict[str, tuple[Kind, Callable[[Manifest], None]]] = {
     r"Pipfile\.lock": ("lock", _pipfile),
     r"(?:poetry|uv|pdm)\.lock|pylock(?:\.[^.]+)?\.toml": ("lock", _lock),
     r"(?:.*[-_.])?(?:environment|conda)(?:[-_.].*)?\.ya?ml": ("environment", _environment),
-    r"(?:.*[-_.])?(?:requirements?|constraints?)(?:[-_.].*)?\.(?:txt|in)": (
-        "requirements",
-        _requirements,
-    ),
-}
+    r"(?:.*[-_.])?(?:requirement|constraint)s?(?:[-_.].*)?\.(?:txt|in)":
+        ("requirements", _requirements),
+}  # fmt: skip
 """By the file's name; `commands` adds images and workflows."""
 MOST = 1 << 20
 """Bytes; of a lock, which lists all files of all packages, eight times as many."""

@@ -15,29 +15,10 @@ from collections.abc import Callable
 from functools import partial
 from importlib import metadata
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
 from typing import Any
 
 READ_OFF = "1.9."
 GATED = metadata.version("bandit").startswith(READ_OFF)
-
-
-class Own(list[Any]):
-    """Bandit's own tests; its loader would look through all installed packages for others."""
-
-    def __init__(self, namespace: str, **_: Any) -> None:
-        named = metadata.distribution("bandit").entry_points.select(group=namespace)
-        needed = () if namespace == "bandit.formatters" else named
-        super().__init__(SimpleNamespace(name=row.name, plugin=row.load()) for row in needed)
-
-    def names(self) -> list[str]:
-        return [row.name for row in self]
-
-
-if GATED:  # half of what Bandit loads is for its command line, which nobody uses here
-    sys.modules["bandit.core.manager"] = ModuleType("manager")
-    sys.modules["stevedore"] = loader = ModuleType("stevedore")
-    loader.extension = SimpleNamespace(ExtensionManager=Own)  # type: ignore[attr-defined]
 sys.path.insert(0, str(Path(__file__).parents[3]))  # this package, and no other of its name
 import purpleteam  # noqa: E402, F401
 
@@ -72,10 +53,6 @@ NEEDS: dict[str, tuple[str, ...]] = {  # of which one is in the file, where `hel
     "B614": ("torch",), "B615": ("transformers", "datasets", "huggingface"), "B701": ("jinja2",),
     "B702": ("mako",), "B703": ("safestring",), "B704": ("markup",),
 }  # fmt: skip
-PARENTS = {  # of a text of which the test may say something
-    "B105": (ast.Assign, ast.Dict, ast.Subscript, ast.Compare),
-    "B608": (ast.BinOp, ast.JoinedStr, ast.Attribute),
-}
 UPWARDS = {"B104", "B105", "B108", "B608", "B703"}  # tests that ask for the node around one
 
 
@@ -96,17 +73,18 @@ class Bandit:
 
     def __call__(self, code: Code) -> ScanResult:
         """Return what the tests say of a file."""
-        why = "exception while scanning file"
         try:
             with time_limit(SECONDS):
                 found = tuple(Visit(self, code).found)
                 return ScanResult(findings=found, scanned=(code.name,))
-        except OSError as error:
-            why = str(error.strerror)
-        except SyntaxError:
-            why = "syntax error while parsing AST from file"
-        except Exception:  # noqa: S110 - told below
-            pass
+        except Exception as error:
+            syntax = isinstance(error, SyntaxError)
+            why = (
+                "syntax error while parsing AST from file"
+                if syntax
+                else "exception while scanning file"
+            )
+            why = str(error.strerror) if isinstance(error, OSError) else why
         unread = code.file.suffix == ".ipynb" and "script" not in vars(code)  # what rules tell
         return ScanResult(skipped=() if unread else ((code.name, f"bandit: {why}"),))
 
@@ -176,15 +154,9 @@ class Visit:
         for node in in_order(self.module, nodes):
             facts, is_a = {"node": node}, type(node)
             tests = asked.get(is_a.__name__, [])
-            if is_a is ast.Constant:
-                name, parent = type(node.value).__name__, node._bandit_parent
-                facts[name] = node.value
-                tests = [
-                    test
-                    for test in texts.get(name, ())
-                    if isinstance(parent, PARENTS.get(test._test_id, ast.AST))
-                    and type(parent) is not ast.Expr  # a docstring
-                ]
+            if is_a is ast.Constant and type(node._bandit_parent) is not ast.Expr:  # a docstring
+                facts[type(node.value).__name__] = node.value
+                tests = texts.get(type(node.value).__name__, [])
             elif is_a is ast.Import or is_a is ast.ImportFrom:
                 facts |= self.imported(node)
             elif is_a is ast.Call:
@@ -218,20 +190,17 @@ class Visit:
                 found = test(*rows)
             except Exception:  # noqa: S112 - as Bandit does: the other tests still look
                 continue
-            if found is not None:
-                rule, text = found.test_id or test._test_id, " ".join(str(found.text).split())
-                self.found.append(
-                    Finding(
-                        tool=TOOL,
-                        rule=rule,
-                        severity=LEVELS.get(found.severity, "note"),
-                        confidence=str(found.confidence).lower(),
-                        cwe=f"CWE-{found.cwe.id}" if found.cwe.id else None,
-                        place=self.code.place(lineno if found.lineno is None else found.lineno),
-                        message=f"{test.__name__}: {text}".encode("utf-8", "replace").decode(),
-                        fix=docs_utils.get_url(rule),
-                    )
-                )
+            if found is None:
+                continue
+            rule, text = found.test_id or test._test_id, " ".join(str(found.text).split())
+            self.found.append(Finding(
+                tool=TOOL, rule=rule, severity=LEVELS.get(found.severity, "note"),
+                confidence=str(found.confidence).lower(),
+                cwe=f"CWE-{found.cwe.id}" if found.cwe.id else None,
+                place=self.code.place(lineno if found.lineno is None else found.lineno),
+                message=f"{test.__name__}: {text}".encode("utf-8", "replace").decode(),
+                fix=docs_utils.get_url(rule),
+            ))  # fmt: skip
 
 
 def in_order(module: Module, nodes: list[Any]) -> list[Any]:
@@ -256,13 +225,12 @@ def in_order(module: Module, nodes: list[Any]) -> list[Any]:
 def main() -> None:
     """Write "ready", and then a line for each file and scanner."""
     gc.disable()
-    scanners, *parts = json.load(sys.stdin)
     looks: dict[str, Callable[[Code], ScanResult | None]] = {
-        "ml-code": lambda code: guarded("ml-code", partial(look, code), code.file, code.name)
+        "bandit": Bandit(),
+        "ml-code": lambda code: guarded("ml-code", partial(look, code), code.file, code.name),
     }
-    if "bandit" in scanners:
-        looks["bandit"] = Bandit()
     os.write(1, b"ready\n")
+    scanners, *parts = json.load(sys.stdin)
     first, copies, status = os.getpid(), list[int](), 0
     while len(parts) > 1 and os.getpid() == first:
         copies.append(os.fork())
@@ -271,12 +239,7 @@ def main() -> None:
         code = Code(Path(file), name)
         for scanner in scanners:
             result = looks[scanner](code) or ScanResult()
-            told: dict[str, Any] = {part: told for part, told in vars(result).items() if told}
-            if result.findings:
-                told["findings"] = [
-                    {part: told for part, told in vars(row).items() if told}
-                    for row in result.findings
-                ]
+            told = vars(result) | {"findings": [*map(vars, result.findings)]}
             os.write(1, json.dumps([file, scanner, told]).encode() + b"\n")
         if first not in (os.getpid(), os.getppid()):
             break  # a copy whose answers nobody will read

@@ -4,7 +4,6 @@ It gets a list of files and never a folder, where a `.bandit` file could turn it
 does not hear of `# nosec`, which needs neither a reason nor an end: `scan.settle` has our own way.
 """
 
-import contextlib
 import json
 import os
 import subprocess
@@ -12,6 +11,7 @@ import sys
 import tempfile
 import weakref
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack, suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -25,22 +25,30 @@ WORDS = {"ml-code": "rules"}  # how a scanner is called beside a file that was l
 
 
 class _Process:
-    """A program at work on files, whose list and answers are files too: no pipe runs full."""
+    """A program that looks at files; its answers are a file, since a pipe could run full."""
 
-    def __init__(self, scanners: list[str], parts: list[list[tuple[str, str]]]) -> None:
-        with contextlib.ExitStack() as opened:
-            files = [opened.enter_context(tempfile.TemporaryFile()) for _ in range(3)]
-            asked, self.written, self.said = files
-            asked.write(json.dumps([scanners, *parts]).encode())
-            asked.seek(0)
-            program = Path(__file__).with_name("_code_process.py")
-            command = [sys.executable, "-P", str(program)]
-            self.process = subprocess.Popen(  # noqa: S603 - no shell; absolute paths
-                command, stdin=asked, stdout=self.written, stderr=self.said
+    def __init__(self) -> None:
+        with ExitStack() as opened:
+            self.written, self.said = (
+                opened.enter_context(tempfile.TemporaryFile()) for _ in range(2)
             )
-            opened.callback(self.process.wait)
+            program = Path(__file__).with_name("_code_process.py")
+            self.process = subprocess.Popen(  # noqa: S603 - no shell; absolute paths
+                [sys.executable, "-P", str(program)],
+                env=os.environ | dict.fromkeys(("HOME", "XDG_CACHE_HOME"), os.devnull),
+                stdin=subprocess.PIPE,
+                stdout=self.written,
+                stderr=self.said,
+            )
+            opened.callback(self.process.__exit__, None, None, None)
             opened.callback(self.process.kill)
             self.close = weakref.finalize(self, opened.pop_all().close)  # or the scan was stopped
+
+    def give(self, scanners: list[str], parts: list[list[tuple[str, str]]]) -> "_Process":
+        asked: Any = self.process.stdin
+        with suppress(BrokenPipeError), asked:  # how it ended is told to whoever waits
+            asked.write(json.dumps([scanners, *parts]).encode())
+        return self
 
     def ended(self) -> tuple[list[bytes], str]:
         """Wait; return the whole lines that were written, and how it ended."""
@@ -57,6 +65,15 @@ class _Process:
         return written.split(b"\n")[:-1], f"{how} and said: {last}"
 
 
+_started: list[_Process] = []
+
+
+def start() -> None:
+    """Start a program before its files are known: it takes as long as a command line does."""
+    with suppress(OSError):  # told when it is started for its files
+        _started.append(_Process())
+
+
 def begin(path: Path, scanners: Iterable[str]) -> Callable[[], dict[str, ScanResult]]:
     """Start scanners of code over the files under `path`; return what waits for their results.
 
@@ -69,7 +86,7 @@ def begin(path: Path, scanners: Iterable[str]) -> Callable[[], dict[str, ScanRes
     files = [(str(file), tree.name(file)) for file in tree.files if is_code(file)]
     files.sort(key=lambda row: -Path(row[0]).stat().st_size)
     scanners, parts = list(scanners), [files[first::PROCESSES] for first in range(PROCESSES)]
-    process = _Process(scanners, parts) if files else None
+    process = (_started or [_Process()]).pop().give(scanners, parts) if files else None
 
     def ended() -> dict[str, ScanResult]:
         results: dict[str, list[ScanResult]] = {scanner: [] for scanner in scanners}
@@ -89,7 +106,7 @@ def begin(path: Path, scanners: Iterable[str]) -> Callable[[], dict[str, ScanRes
                         why = f"{WORDS.get(scanner, scanner)} {how}"
                         results[scanner].append(ScanResult(skipped=((name, why),)))
             waiting = [part[1:] for part in left if part[1:]]
-            working = _Process(scanners, waiting) if waiting else None
+            working = _Process().give(scanners, waiting) if waiting else None
         return {scanner: merged(rows) for scanner, rows in results.items()}
 
     return ended
@@ -98,10 +115,10 @@ def begin(path: Path, scanners: Iterable[str]) -> Callable[[], dict[str, ScanRes
 def _result(told: dict[str, Any]) -> ScanResult:
     """Return a result from its form in JSON."""
     return ScanResult(
-        findings=tuple(Finding(**row) for row in told.get("findings", ())),
-        scanned=tuple(told.get("scanned", ())),
-        skipped=tuple((name, why) for name, why in told.get("skipped", ())),
-        errors=tuple(told.get("errors", ())),
+        findings=tuple(Finding(**row | {"command": ()}) for row in told["findings"]),
+        scanned=tuple(told["scanned"]),
+        skipped=tuple((name, why) for name, why in told["skipped"]),
+        errors=tuple(told["errors"]),
     )
 
 

@@ -29,14 +29,17 @@ class Code:
         notebook = self.file.suffix == ".ipynb"
         return as_script(read_cells(self.file.read_bytes())) if notebook else None
 
+    @property
+    def source(self) -> bytes:
+        script = self.script
+        return script.source.encode("utf-8", "replace") if script else self.file.read_bytes()
+
     @cached_property
     def module(self) -> "Module":
         """What is parsed; a SyntaxError or a ValueError where it is no Python."""
         from purpleteam.scan.rules import parse  # mostly in another process
 
-        if self.script is None:
-            return parse(self.file.read_bytes())
-        return parse(self.script.source.encode("utf-8", "replace"))
+        return parse(self.source)
 
     def place(self, line: int) -> dict[str, Any]:
         """Return where a line of the module stands, as findings have it."""

@@ -87,73 +87,39 @@ AUTHORISATION = re.compile(
     re.I,
 )
 BESIDE: dict[str, tuple[str, str]] = {  # what it is: what must be there, in small, and its form
-    "key in a header": (
-        "x-",
-        r"\bX-[\w-]*(?:Key|Token|Secret)[\"']?[ \t]*[:,=][ \t]*[\"']?"
-        r"(?P<value>[\w.~+/=-]{12,200})",
-    ),
-    "key in a query": (
-        "key= token=",
-        r"[?&](?:api_?key|access_token|auth_token|token)=(?P<value>[\w.~-]{16,200})",
-    ),
-    "password of a connection": (
-        "password= pwd=",
-        r"[;\"'](?:password|pwd)=(?P<value>[^;\"'\s]{6,100})(?=[;\"'])",
-    ),
-    "password in an element": (
-        "</",
-        r"<[\w.:-]*(?:password|secret|api-?key|token)>"
-        r"(?P<value>[^<\s]{6,200})</",
-    ),
-    "password of a .netrc": (
-        "machine",
-        r"\bmachine\s+\S+\s+login\s+\S+\s+password\s+(?P<value>\S{4,200})",
-    ),
+    "key in a header": ("x-", r"\bX-[\w-]*(?:Key|Token|Secret)[\"']?[ \t]*[:,=][ \t]*[\"']?"
+        r"(?P<value>[\w.~+/=-]{12,200})"),
+    "key in a query": ("key= token=",
+        r"[?&](?:api_?key|access_token|auth_token|token)=(?P<value>[\w.~-]{16,200})"),
+    "password of a connection": ("password= pwd=",
+        r"[;\"'](?:password|pwd)=(?P<value>[^;\"'\s]{6,100})(?=[;\"'])"),
+    "password in an element": ("</", r"<[\w.:-]*(?:password|secret|api-?key|token)>"
+        r"(?P<value>[^<\s]{6,200})</"),
+    "password of a .netrc": ("machine",
+        r"\bmachine\s+\S+\s+login\s+\S+\s+password\s+(?P<value>\S{4,200})"),
     "password of a .pgpass": (":", r"^[\w.*-]+:(?:\d+|\*):[\w*-]+:[\w*-]+:(?P<value>\S{4,200})$"),
-    "password of a command": (
-        "curl",
-        r"\bcurl\b[^\n]{0,200}\s(?:-u|--user)[ =][\"']?[\w.@-]+:"
-        r"(?P<value>[^\s\"'$]{4,100})",
-    ),
-    "password of a log-in": (
-        "login mysql",
+    "password of a command": ("curl", r"\bcurl\b[^\n]{0,200}\s(?:-u|--user)[ =][\"']?[\w.@-]+:"
+        r"(?P<value>[^\s\"'$]{4,100})"),
+    "password of a log-in": ("login mysql",
         r"(?:\b(?:docker|podman|helm)\b[^\n]{0,100}\slogin\b[^\n]{0,100}\s"
-        r"(?:-p|--password)[ =]|\bmysql\w*\b[^\n]{0,100}\s-p)(?P<value>[^\s\"'$]{6,100})",
-    ),
-    "password before a command": (
-        "password=",
-        r"(?:^|\benv[ \t]+)(?-i:[A-Z_]*PASSWORD)="
-        r"(?P<value>[^\s\"'$,().]{6,100})(?=[ \t]+\w)",
-    ),
-    "password of a request": (
-        "auth",
-        r"\bauth\s*=\s*\(\s*[\"'][^\"'\n]{1,60}[\"']\s*,\s*[\"']"
-        r"(?P<value>[^\"'\n]{4,100})[\"']",
-    ),
-    "secret of an image": (
-        "password secret token api_key",
-        r"^\s*(?:ENV|ARG)\s+\w*(?:PASSWORD|SECRET|TOKEN|API_KEY)\s+"
-        r"(?P<value>\S{6,200})$",
-    ),
-    "secret in an attribute": (
-        'value="',
+        r"(?:-p|--password)[ =]|\bmysql\w*\b[^\n]{0,100}\s-p)(?P<value>[^\s\"'$]{6,100})"),
+    "password before a command": ("password=", r"(?:^|\benv[ \t]+)(?-i:[A-Z_]*PASSWORD)="
+        r"(?P<value>[^\s\"'$,().]{6,100})(?=[ \t]+\w)"),
+    "password of a request": ("auth", r"\bauth\s*=\s*\(\s*[\"'][^\"'\n]{1,60}[\"']\s*,\s*[\"']"
+        r"(?P<value>[^\"'\n]{4,100})[\"']"),
+    "secret of an image": ("password secret token api_key",
+        r"^\s*(?:ENV|ARG)\s+\w*(?:PASSWORD|SECRET|TOKEN|API_KEY)\s+" r"(?P<value>\S{6,200})$"),
+    "secret in an attribute": ('value="',
         r"(?:key|name)=\"[\w.:-]*(?:password|secret|token|api-?key)\"\s+"
-        r"value=\"(?P<value>[^\"\s]{6,200})\"",
-    ),
-    "secret that is defined": (
-        "define(",
+        r"value=\"(?P<value>[^\"\s]{6,200})\""),
+    "secret that is defined": ("define(",
         r"define\(\s*[\"']\w*(?:PASSWORD|SECRET|TOKEN|_KEY|SALT)[\"']\s*,"
-        r"\s*[\"'](?P<value>[^\"'\n]{6,200})[\"']",
-    ),
-    "key of a log-in": (
-        "login(",
-        r"\blogin\([^)\n]{0,80}\bkey=[\"'](?P<value>[0-9a-z]{32,64})[\"']",
-    ),
-    "password of a server": (
-        "requirepass masterauth",
-        r"^(?:requirepass|masterauth)\s+(?P<value>\S{6,200})$",
-    ),
-}
+        r"\s*[\"'](?P<value>[^\"'\n]{6,200})[\"']"),
+    "key of a log-in": ("login(",
+        r"\blogin\([^)\n]{0,80}\bkey=[\"'](?P<value>[0-9a-z]{32,64})[\"']"),
+    "password of a server": ("requirepass masterauth",
+        r"^(?:requirepass|masterauth)\s+(?P<value>\S{6,200})$"),
+}  # fmt: skip
 SURROUNDINGS = {
     what: (held.split(), re.compile(form, re.I | re.M)) for what, (held, form) in BESIDE.items()
 }
@@ -255,7 +221,7 @@ def _tokens(text: str) -> set[tuple[int, int, str]]:
     return {
         (match.start(), match.end(), what)
         for what, (held, form) in FORMS.items()
-        if any(one in text for one in held)
+        if any(map(text.__contains__, held))
         for match in form.finditer(text)
         if not re.search(r"(?i)example|[x*0]{8}|\.{3}", match[0])
     }
@@ -275,7 +241,7 @@ def _told(text: str, bare: bool) -> set[tuple[int, int, str]]:
         ):
             found.add((*match.span("value"), f"{match['kind'].lower()} credentials in a header"))
     for what, (held, form) in SURROUNDINGS.items():
-        for match in form.finditer(text) if any(one in small for one in held) else ():
+        for match in form.finditer(text) if any(map(small.__contains__, held)) else ():
             if _is_random(match["value"], PERHAPS_PASSWORD) and not _harmless(match["value"]):
                 found.add((*match.span("value"), what))
     for first, end in _hinted(small):
