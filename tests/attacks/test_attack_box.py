@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from purpleteam.attacks import Soundness, curve, soundness_of
-from purpleteam.attacks.driver import Box
+from purpleteam.attacks.driver import Box, Cost, Driver, Search
 from purpleteam.attacks.evasion import ATTACKS, EvasionAttack
 from purpleteam.attacks.evasion.pgd import PGD
 from purpleteam.data.images import ImageSet
@@ -102,6 +102,15 @@ def test_the_ladder_steps_in_a_box_only_where_there_is_one() -> None:
         for kind, net in (("plain", linear()), ("ramped", net_of("ours")))
     }
     assert names["ramped"] == ["box_apgd_ce", "box_apgd_t", *names["plain"]]
+
+
+def test_what_is_asked_and_told_of_a_candidate_is_its_image() -> None:
+    x, net = torch.rand((8, *SHAPE), generator=torch.Generator().manual_seed(0)), net_of("ours")
+    search = Search(epsilon=0.9, norm="linf", in_box=True)
+    driver = Driver(Nets.of(net, x), x, net(x).argmax(1), search, Cost())
+    asked, told = driver.logits(x), driver.settle(x)
+    torch.testing.assert_close(asked, net(told).detach())
+    assert told.min() >= 0.3 and told.max() <= 0.7
 
 
 unit = st.floats(0, 1, width=32)

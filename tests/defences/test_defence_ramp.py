@@ -33,14 +33,15 @@ def test_the_net_is_trained_behind_the_ramp_and_keeps_its_weights() -> None:
 
 
 def test_training_images_are_made_in_the_box_and_lie_in_the_ball() -> None:
-    """Each value of 0.1 enters the ramp only where its ball ends; the net sees them all there."""
-    net = nn.Sequential(nn.Flatten(), nn.Linear(48, 2))
+    """From 0.1 a value enters the ramp, from 0.3 to 0.7, by 0.1 and no further."""
+    net, signs = nn.Sequential(nn.Flatten(), nn.Linear(48, 2)), 1.0 - 2 * (torch.arange(48) % 2)
     with torch.no_grad():
-        net[1].weight.copy_(torch.stack([-torch.ones(48), torch.ones(48)]))
+        net[1].weight.copy_(torch.stack([-signs, signs]))
     ramped = Normalisation.ramp(0.3).before(net)
     x, y = torch.full((4, 3, 4, 4), 0.1), torch.zeros(4, dtype=torch.int64)
     x_adv = craft_linf(ramped, x, y, 0.3, 0.3, 5, torch.Generator().manual_seed(0))
-    torch.testing.assert_close(x_adv, torch.full_like(x, 0.4))
+    expected = torch.where(signs > 0, 0.4, 0.3).view(1, 3, 4, 4).expand_as(x)
+    torch.testing.assert_close(x_adv, expected)
 
 
 def test_a_net_behind_a_normalisation_takes_no_ramp() -> None:

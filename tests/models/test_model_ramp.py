@@ -98,7 +98,7 @@ def test_where_a_first_layer_is_flat_is_found_by_its_gradients(kind: str, channe
 
 @pytest.mark.parametrize("name", sorted(ARCHITECTURES))
 def test_no_architecture_of_ours_is_flat_at_an_end(name: str) -> None:
-    net = nn.Sequential(nn.MaxPool2d(3, 1, 1), build(name, (1, 28, 28), 10, seed=0))
+    net = nn.Sequential(nn.MaxPool2d(5, 1, 2), build(name, (1, 28, 28), 10, seed=0))
     x = torch.rand((4, 1, 28, 28), generator=torch.Generator().manual_seed(0))
     for module in (net, net[1]):
         with frozen(module):

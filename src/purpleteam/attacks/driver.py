@@ -134,7 +134,6 @@ class Driver:
             extras = [_at(extra, rows) for extra in per_image]
             answers = [self._climbed(part, rows, loss, extras) for _ in range(samples)]
             value, slope, scores = map(_mean, zip(*answers, strict=True))
-            slope = slope if self.box is None else slope * _at(self.box.stretch, rows)
             values.index_copy_(0, rows, value.to(values.dtype))
             slopes.index_copy_(0, rows, slope.to(slopes.dtype))
             self.cost.backward += len(rows) * samples

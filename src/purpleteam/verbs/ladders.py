@@ -102,4 +102,5 @@ def usual_attack(subject: Subject, radii: int) -> tuple[str, list[str]]:
     if seconds <= ALLOWED:
         return "ladder", [f"attack ladder: {length}, {ALLOWED} s are allowed where none is named"]
     remedy = "--attack ladder makes it all the same"
-    return "pgd", [f"attack pgd: the ladder takes {length}, more than {ALLOWED} s; {remedy}"]
+    short = "box:steps=20,targets=1,queries=50" if box else "pgd"
+    return short, [f"attack {short}: the ladder takes {length}, more than {ALLOWED} s; {remedy}"]
