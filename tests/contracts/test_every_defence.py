@@ -15,6 +15,7 @@ from purpleteam.data.images import Dataset
 from purpleteam.data.sources.digits import load_digits
 from purpleteam.defences import DEFENCES, Hardening
 from purpleteam.models import Training, build
+from purpleteam.models.adapters import Normalisation, Normalised
 
 pytestmark = pytest.mark.parametrize("name", list(DEFENCES))
 
@@ -37,6 +38,7 @@ def harden(
     *,
     seed: int = 0,
     epochs: int = 1,
+    ramp: bool = False,
     checkpoint: Path | None = None,
     budget_seconds: float | None = None,
 ) -> Training:
@@ -48,7 +50,8 @@ def harden(
         checkpoint=checkpoint,
         budget_seconds=budget_seconds,
     )
-    return build_part(DEFENCES[name], {"epochs": epochs, "epsilon": 0.1}, name).harden(work)
+    values = {"epochs": epochs, "epsilon": 0.1, "ramp": ramp}
+    return build_part(DEFENCES[name], values, name).harden(work)
 
 
 def weights(training: Training) -> Tensor:
@@ -61,6 +64,14 @@ def test_it_returns_a_trained_net_in_eval_mode(name: str, few: Dataset) -> None:
     assert all(parameter.requires_grad for parameter in found.module.parameters())
     start = torch.cat([value.flatten() for value in net(1).state_dict().values()])
     assert torch.isfinite(weights(found)).all() and not torch.equal(weights(found), start)
+
+
+def test_behind_a_ramp_it_returns_the_net_in_its_ramp(name: str, few: Dataset) -> None:
+    found = harden(name, few, ramp=True).module
+    assert isinstance(found, Normalised) and found.normalisation == Normalisation.ramp(0.1)
+    start = torch.cat([value.flatten() for value in net(1).state_dict().values()])
+    end = torch.cat([value.flatten() for value in found.module.state_dict().values()])
+    assert torch.isfinite(end).all() and not torch.equal(start, end)
 
 
 def test_each_epoch_is_told_with_loss_and_validation(name: str, few: Dataset) -> None:
