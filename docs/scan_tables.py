@@ -144,7 +144,7 @@ def fuzz(path: Path) -> str:
     codes = ", then ".join(f"{files:,} by code {code}" for code, files in found.get("code", ()))
     return "\n".join(lines) + (
         f"\n\n{found['files']:,} files, seed {found['seed']}: {counts}; the slowest took "
-        f"{found['slowest_seconds']:.2f} s. The scan's source is told by its digest: {codes}. "
+        f"{found['slowest_seconds']:.2f} s. The gate is told by the digest of its source: {codes}. "
         f"Others are torch with `weights_only`, safetensors, NumPy, zipfile and onnx, which read "
         f"all that is accepted, or that is an archive we can lay out."
     )

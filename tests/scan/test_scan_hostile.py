@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 import scan_corpus as corpus
 
+from purpleteam.scan.formats import torch_file
+from purpleteam.scan.formats.problem import Problem
 from purpleteam.scan.formats.walk import hidden_pickles
 from purpleteam.scan.gate import read_state_dict
 from purpleteam.scan.judgement import judge
@@ -249,6 +251,12 @@ def laughs(first: bytes, step: bytes) -> bytes:
 def test_lists_in_lists_that_nobody_gets_to_the_end_of_are_a_bomb(tmp_path, content):
     assert grade(tmp_path / "a.pkl", content) == "ambiguous"
     assert "lists in lists" in str(judge(tmp_path / "a.pkl").problems)
+
+
+def test_a_key_of_tuples_in_tuples_takes_our_own_reader_no_time():
+    key = laughs(b"})q\0", b"h\0\x86q\0")[:-1] + b"K\1s."
+    with pytest.raises(Problem, match="over 100 parts"):
+        torch_file._PlainReader(memoryview(key)).read()
 
 
 def test_weights_that_are_shared_by_many_are_no_bomb(tmp_path):

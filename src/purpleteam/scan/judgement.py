@@ -201,9 +201,8 @@ class _Looker:
             yield Problem("archive", f"the archive has {archive.odd}")
         for name, member in archive.members.items():
             if torch and STORAGE.fullmatch(name):
-                yield from self._hidden(
-                    archive.data[member.start : member.start + member.packed], 0, read=True
-                )
+                numbers = archive.data[member.start : member.start + member.packed]
+                yield from self._hidden(numbers, 0, read=True)
                 continue
             if claims and PurePosixPath(name).suffix in PYTHON and not torch:
                 why = "it is source code, which is not scanned in an archive"

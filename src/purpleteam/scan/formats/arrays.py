@@ -71,8 +71,8 @@ class _ArrayReader(PickleReader):
 
     def called(self, function: Any, arguments: tuple[Any, ...]) -> Any:
         match function, arguments:
-            case Symbol("_reconstruct"), (Symbol("ndarray"), (0 as zero,), "b" | b"b") if (
-                type(zero) is int
+            case Symbol("_reconstruct"), (Symbol("ndarray"), (0,) as shape, "b" | b"b") if (
+                is_shape(shape)  # False is no number, here and for NumPy
             ):
                 return _Array()
             case Symbol("dtype"), (str() | bytes() as code, int(0), int(1)):

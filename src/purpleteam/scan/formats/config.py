@@ -43,9 +43,8 @@ def inspect_config(data: memoryview, suffix: str) -> Iterator[Problem]:
         value = left.pop()
         if isinstance(value, dict):
             if name := _foreign(value):
-                yield Problem(
-                    "foreign-code", f"the configuration names {name[:80]!r}, which is code"
-                )
+                why = f"the configuration names {name[:80]!r}, which is code"
+                yield Problem("foreign-code", why)
             left += value.values()
         elif isinstance(value, list):
             left += value

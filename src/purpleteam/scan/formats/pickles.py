@@ -15,7 +15,8 @@ from typing import Any, ClassVar
 
 from purpleteam.scan.formats.problem import Problem
 
-MAX_LINE, NEWLINE = 16 << 20, re.compile(b"\n")
+MAX_LINE = 16 << 20
+LINE, TWO_LINES = re.compile(rb"[^\n]*+\n"), re.compile(rb"[^\n]*+\n[^\n]*+\n")
 MAX_OPCODES = 2_000_000  # opcodes that are read of one pickle
 MAX_MARKS = 1000  # how deep containers may lie in one another
 MAX_PARTS, MAX_KEY = 10**8, 100  # of lists in lists, and of a tuple that is a key
@@ -59,9 +60,10 @@ def opcodes(
             raise Problem("unsafe-global", f"opcode {name} at byte {at} {NOT_NEEDED}")
         begin, ending = at + 1, 0
         if length == pickletools.UP_TO_NEWLINE:
-            length, ending = _to_newline(data, begin), 1
-            if name in ("GLOBAL", "INST"):  # two lines
-                length += 1 + _to_newline(data, begin + length + 1)
+            lines = TWO_LINES if name in ("GLOBAL", "INST") else LINE
+            if not (found := lines.match(data, begin, begin + MAX_LINE)):
+                raise ValueError(NO_END)
+            length, ending = found.end() - begin - 1, 1
         elif length < 0:
             width = WIDTHS[length]
             signed = length == pickletools.TAKEN_FROM_ARGUMENT4
@@ -72,12 +74,6 @@ def opcodes(
             raise ValueError("the pickle ends early")
         yield name, data[begin : begin + length], at, end
         at = end
-
-
-def _to_newline(data: memoryview, at: int) -> int:
-    if found := NEWLINE.search(data, at, at + MAX_LINE):
-        return found.start() - at
-    raise ValueError(NO_END)
 
 
 def quoted(line: bytes) -> bytes:
@@ -91,7 +87,6 @@ def endless(values: list[Any], most: int = MAX_PARTS) -> str:
     """Return what to say if one of the values has more parts, each counted wherever it lies."""
     sizes: dict[int, int] = {}
     todo: list[tuple[Any, bool]] = [(values, False)]
-    inner: list[int] = []
     while todo:  # each is looked at once; one that holds itself counts once
         value, known = todo.pop()
         parts = [*value, *value.values()] if isinstance(value, dict) else value
@@ -102,7 +97,7 @@ def endless(values: list[Any], most: int = MAX_PARTS) -> str:
             sizes[id(value)] = 0
             todo.append((value, True))
             todo += [(part, False) for part in parts if isinstance(part, (list, tuple, dict))]
-    many = max(inner, default=0) > most
+    many = max((sizes.get(id(value), 0) for value in values), default=0) > most
     return f"lists in lists, named again and again, have over {most} parts" if many else ""
 
 
@@ -306,8 +301,7 @@ class PickleReader:
         if not (isinstance(module, str) and isinstance(attribute, str)):
             raise self.refused("names something by what is no text")
         full = full_name(module, attribute)
-        # From protocol 3 on there is no module of Python 2 that stands for another.
-        gone = module == "__builtin__" and bytes(self.data[:2]) >= b"\x80\3"
+        gone = module == "__builtin__" and bytes(self.data[:2]) >= b"\x80\3"  # of Python 2
         if gone or full not in self.names:
             raise self.refused(f"names {full[:80]!r}, which is not on the allow-list")
         self.stack.append(self.names[full])

@@ -14,6 +14,7 @@ from purpleteam.scan.formats.pickles import (
     EFFECTS,
     NO_END,
     OPCODES,
+    VALUES,
     endless,
     full_name,
     opcodes,
@@ -123,6 +124,8 @@ def walk_pickle(data: memoryview, start: int = 0, limit: int = MAX_WALK) -> Pick
                 stack.append(_Huge() if abs(ARGUMENTS[name](bytes(raw))) >> 31 else None)
             elif name == "MARK":
                 stack.append(_MARK)
+            elif name in VALUES:
+                stack.append(_Made() if name.startswith("EMPTY") else None)
             else:
                 if name in ("GLOBAL", "INST", "STACK_GLOBAL"):
                     made = _named(stack[-2:] if name == "STACK_GLOBAL" else raw)
@@ -159,12 +162,10 @@ def walk_pickle(data: memoryview, start: int = 0, limit: int = MAX_WALK) -> Pick
                             encoding.text() in ("latin1", "latin-1")
                         ):
                             made = Literal(one.content(), None)
-                if made is None and (taken or to_mark or name.startswith("EMPTY")):
-                    made = _Made(held)
-                if name in CALLS:  # a text may well have lines that begin with c and b
-                    calls, built = (
-                        (calls, True) if name == "BUILD" else (calls or len(imports), built)
-                    )
+                made = _Made(held) if made is None else made
+                built |= name == "BUILD"  # a text may well have lines that begin with c and b
+                if name in CALLS and name != "BUILD":
+                    calls = calls or len(imports)
                 del stack[len(stack) - takes :]
                 stack.extend([made] * puts)
             loaders += made == LOADER
@@ -175,27 +176,21 @@ def walk_pickle(data: memoryview, start: int = 0, limit: int = MAX_WALK) -> Pick
     except (ValueError, LookupError, OverflowError, struct.error, Problem) as reason:
         error = f"{reason} after byte {at}"[:200]
     return PickleWalk(
-        imports=tuple(imports),
-        calls=calls or (len(imports) if built else 0),
-        end=at if error else end,
-        opcodes=count,
-        error=error,
-        marks=frozenset(marks),
+        imports=tuple(imports), calls=calls or (len(imports) if built else 0),
+        end=at if error else end, opcodes=count, error=error, marks=frozenset(marks),
         bomb=bomb or (endless([*memo.values(), *stack, made]) if shared else ""),
         files=None if loaders else tuple(files),
-    )
+    )  # fmt: skip
 
 
 def _named(parts: Any) -> _Named | None:
     """Return the name that two lines, or two texts on the stack, give."""
     if isinstance(parts, memoryview):
-        module, _, attribute = str(parts, "utf-8").partition("\n")
-    else:
-        texts = [part.text() for part in parts if isinstance(part, Literal)]
-        if len(texts) != 2 or texts[0] is None or texts[1] is None:
-            return None
-        module, attribute = texts[0], texts[1]
-    return _Named(full_name(module, attribute))
+        return _Named(full_name(*str(parts, "utf-8").split("\n")))
+    match [part.text() for part in parts if isinstance(part, Literal)]:
+        case [str(module), str(attribute)]:
+            return _Named(full_name(module, attribute))
+    return None
 
 
 _NAME = re.compile(rb"\n[A-Za-z_][\w.]{0,200}+(?=\n)")
@@ -220,8 +215,8 @@ def hidden_pickles(data: memoryview, start: int, limit: int) -> Iterator[PickleW
             continue
         for place in _two_lines(data, start, begin) if data[begin] == ord("\n") else [begin]:
             walk = walk_pickle(data, place, min(limit, MAX_HIDDEN))
-            endless = walk.error is not None and NO_END in walk.error  # so much was read for it
-            limit -= walk.opcodes + (1000 if endless else 1)
+            no_end = walk.error is not None and NO_END in walk.error  # so much was read for it
+            limit -= walk.opcodes + (1000 if no_end else 1)
             if limit <= 0:
                 yield walk._replace(error="there are too many places where a pickle may begin")
                 return
@@ -269,9 +264,8 @@ def _may_name(data: memoryview) -> bool:
     """
     whole = len(data) - 4 & -4
     numbers = [np.frombuffer(data[first : first + whole], "<i4") for first in range(4)]
-    return whole < PIECE or not any(
-        some[:500].max() < ord("A") << 24 > some.max() for some in numbers
-    )
+    quiet = [some for some in numbers if some[:500].max() < ord("A") << 24 > some.max()]
+    return whole < PIECE or not quiet
 
 
 def _text_before(raw: bytes, end: int) -> int:
