@@ -36,10 +36,8 @@ class Module:
 
     tree: ast.AST
     source: bytes
-    attributes: dict[tuple[ast.AST | None, str], str] = field(default_factory=dict)
-    """What an attribute of a class, or of its objects, stands for."""
-    outer: dict[ast.AST, ast.AST | None] = field(default_factory=dict)
-    """In which function or class a function or class lies."""
+    attributes: dict[tuple[ast.AST | None, str], str] = field(default_factory=dict)  # of classes
+    outer: dict[ast.AST, ast.AST | None] = field(default_factory=dict)  # around a function or class
 
     @cached_property
     def nodes(self) -> list[ast.AST]:

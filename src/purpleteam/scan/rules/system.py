@@ -48,10 +48,14 @@ def archive_unpacked(module: Module) -> Iterator[Hit]:
     for function in functions(module, "tarfile", "zipfile", "shutil"):
         tar = flow(function, lambda one: module.dotted(one).startswith("tarfile."))
         listed = flow(function, lambda one: getattr(one, "attr", "") in LISTS)
+        tests = (row.test for row in nodes_of(function) if isinstance(row, ast.If))
+        named = any(getattr(row, "attr", "") == "name" for one in tests for row in nodes_of(one))
         for call, name in module.calls_in(nodes_of(function)):
             chosen, mode = argument(call, "filter"), argument(call, "mode", 1)
-            loose = chosen is None or getattr(chosen, "value", "") == "fully_trusted"
+            loose = getattr(chosen, "value", chosen) in (None, "fully_trusted")
+            members = argument(call, "members", 1) if name.endswith("all") else None
             unpacks = name.endswith((".extract", ".extractall")) and (any_tar or tar(call.func))
+            unpacks = unpacks and not (named or isinstance(members, ast.Call))
             if loose and (unpacks or name == "shutil.unpack_archive"):
                 yield Hit(call, f"{name} without filter writes where the archive says")
             writes = name == "open" and getattr(mode, "value", "") in ("w", "wb", "xb")
