@@ -209,7 +209,7 @@ class _Plain:
             raise Problem("tensor", f"{name!r} is a list of parts of different lengths") from None
         if array.dtype.kind not in "biufU" or array.nbytes > MAX_TEXT:
             raise Problem("tensor", f"{name!r} is no list of numbers or of text of moderate size")
-        if array.dtype.kind == "U" and not _all_text(plain):
+        if array.dtype.kind == "U" and {*map(type, np.array(plain, object).flat)} - {str, np.str_}:
             raise Problem("tensor", f"{name!r} mixes text and numbers")
         return array
 
@@ -223,10 +223,6 @@ class _Plain:
         if type(value) in (int, float, bool) or (isinstance(value, str) and "\0" not in value):
             return value
         raise Problem("tensor", f"{name!r} holds something that is neither a number nor text")
-
-
-def _all_text(value: Any) -> bool:
-    return all(map(_all_text, value)) if isinstance(value, list) else isinstance(value, str)
 
 
 def _text(value: Any, name: str) -> str:

@@ -229,10 +229,8 @@ class PickleReader:
                 self.marks.append(stack)
                 self.stack = []
             case "TUPLE1" | "TUPLE2" | "TUPLE3":
-                first = len(stack) - int(self.opcode[-1])
-                if first < 0:
-                    raise ValueError("takes more from the stack than there is")
-                stack[first:] = [tuple(stack[first:])]
+                items = [stack.pop() for _ in range(int(self.opcode[-1]))]
+                stack.append(tuple(items[::-1]))
             case "TUPLE" | "LIST":
                 items = self._to_mark()
                 self.stack.append(tuple(items) if self.opcode == "TUPLE" else items)

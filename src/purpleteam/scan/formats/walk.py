@@ -196,8 +196,7 @@ def _named(parts: Any) -> _Named | None:
 _NAME = re.compile(rb"\n[A-Za-z_][\w.]{0,200}+(?=\n)")
 _MODULES = {*sys.stdlib_module_names, "__builtin__", "commands", "numpy", "pandas", "pip", "torch"}
 _NO_WORD = re.compile(r"(?a)[^\w.]")
-LONGEST, LOOKED_BACK, MARKS_TRIED = 60, 512, 20
-PIECE = 1 << 18
+LONGEST, LOOKED_BACK, MARKS_TRIED, PIECE = 60, 512, 20, 1 << 18
 WORDS = bytes(byte for byte in range(128) if chr(byte).isalnum() or byte in b"_.")
 WORD = np.isin(np.arange(256), [*WORDS])
 MEMOIZE = 0x94
