@@ -12,15 +12,9 @@ from torch import nn
 
 from purpleteam.attacks.evaluate import evaluate
 from purpleteam.attacks.evasion.pgd import PGD
+from purpleteam.certify.ball import FALSIFIED, UNKNOWN, VERIFIED, BallCertificate
 from purpleteam.certify.bounds import ball, intervals, margins
-from purpleteam.certify.cascade import (
-    FALSIFIED,
-    METHODS,
-    UNKNOWN,
-    VERIFIED,
-    BallCertificate,
-    certify_ball,
-)
+from purpleteam.certify.cascade import METHODS, certify_ball
 from purpleteam.certify.network import network_of
 from purpleteam.core.errors import UsageError
 from purpleteam.data.images import ImageSet

@@ -61,11 +61,10 @@ class Rectifier(Activation):
 
     def interval(self, *boxes: Box, rounding: bool = True) -> Box:
         lower, upper = self.value(boxes[0].lower), self.value(boxes[0].upper)
-        return (
-            Box(lower - unit(lower.dtype) * 2 * lower.abs(), upper)
-            if rounding
-            else Box(lower, upper)
-        )
+        if rounding and not self.plain:
+            lower = lower - 2 * unit(lower.dtype) * lower.abs()
+            upper = upper + 2 * unit(lower.dtype) * upper.abs()
+        return Box(lower, upper)
 
     def bent(self, box: Box) -> Tensor:
         return (box.lower < 0) & (box.upper > 0)

@@ -19,21 +19,21 @@ from torch import Tensor, nn
 
 from purpleteam.attacks.evaluate import evaluate
 from purpleteam.attacks.evasion import ATTACKS, EvasionAttack
+from purpleteam.certify.ball import FALSIFIED, UNKNOWN, VERIFIED, BallCertificate, Stage
 from purpleteam.certify.bounds import Boxes, ball, intervals, lower_bound, margins
 from purpleteam.certify.branch import branch
 from purpleteam.certify.network import Network, network_of
 from purpleteam.certify.slopes import optimise
-from purpleteam.certify.tighten import MEMORY, tighten
+from purpleteam.certify.tighten import MEMORY, bent_at, cost_of_rows, tighten
 from purpleteam.core.config import build
 from purpleteam.core.errors import UsageError, unknown
 from purpleteam.core.progress import SILENT, Progress
-from purpleteam.core.statistics import Rate
 from purpleteam.data.images import ImageSet
 from purpleteam.models.black_box import OnnxFile
 from purpleteam.models.devices import to_batch
 from purpleteam.models.recipes import generator
 
-VERIFIED, FALSIFIED, UNKNOWN = "verified", "falsified", "unknown"
+TOLD = 10.0  # seconds from which an estimate is told
 METHODS: Mapping[str, tuple[str, ...]] = {
     "ibp": ("ibp",),
     "crown_ibp": ("ibp", "crown_ibp"),
@@ -42,59 +42,6 @@ METHODS: Mapping[str, tuple[str, ...]] = {
     "complete": ("ibp", "crown_ibp", "attack", "crown", "alpha_crown", "branch"),
 }
 """The stages of each method, in order. `auto` is `alpha_crown`."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stage:
-    """One stage: how many images it looked at, what it decided, and what that took."""
-
-    name: str
-    looked_at: int
-    verified: int
-    falsified: int
-    seconds: float
-
-    def to_json(self) -> dict[str, Any]:
-        return dict(vars(self))
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class BallCertificate:
-    """What was proved of each image in its L-infinity ball.
-
-    Attributes:
-        verdicts: (N,) verified, falsified or unknown; an image that is wrong when clean is its own
-            counterexample.
-        decided_by: (N,) the stage that decided, "clean" where it is wrong, "" where none did.
-        margins: (N,) float32, the least lower bound of the label's lead over another class.
-        counterexamples: by the image's place, (C, H, W) float32 images in its ball.
-    """
-
-    method: str
-    epsilon: float
-    verdicts: NDArray[np.str_]
-    decided_by: NDArray[np.str_]
-    margins: NDArray[np.float32]
-    counterexamples: Mapping[int, NDArray[np.float32]]
-    stages: tuple[Stage, ...]
-    complete: bool
-
-    @property
-    def clean_accuracy(self) -> Rate:
-        return self._share(self.decided_by != "clean")
-
-    @property
-    def certified_accuracy(self) -> Rate:
-        return self._share(self.verdicts == VERIFIED)
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """How many images are verified, falsified and unknown."""
-        kinds = (VERIFIED, FALSIFIED, UNKNOWN)
-        return {kind: int((self.verdicts == kind).sum()) for kind in kinds}
-
-    def _share(self, which: NDArray[np.bool_]) -> Rate:
-        return Rate.of(int(which.sum()), len(which))
 
 
 class GraphNet(nn.Module):
@@ -121,6 +68,7 @@ class _Work:
     decided_by: NDArray[np.str_] = field(init=False)
     verdicts: NDArray[np.str_] = field(init=False)
     counterexamples: dict[int, NDArray[np.float32]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     looked_at: dict[str, int] = field(default_factory=dict)
 
@@ -139,6 +87,12 @@ class _Work:
         self.least[rows] = torch.maximum(self.least[rows], least)
         proved = rows[(self.least[rows] > 0).all(1)].cpu().numpy()
         self.verdicts[proved], self.decided_by[proved] = VERIFIED, stage
+
+    def take_over(self, known: BallCertificate) -> None:
+        """Keep what is verified in a larger ball."""
+        proved = np.flatnonzero((known.verdicts == VERIFIED) & (self.verdicts == UNKNOWN))
+        self.verdicts[proved], self.decided_by[proved] = VERIFIED, known.decided_by[proved]
+        self.least[proved] = torch.from_numpy(known.margins[proved])[:, None].to(self.least)
 
     def refute(self, row: int, x_adv: Tensor, stage: str) -> None:
         self.verdicts[row], self.decided_by[row] = FALSIFIED, stage
@@ -187,6 +141,7 @@ def certify_ball(
     epsilon: float,
     method: str = "auto",
     seconds: float = 60.0,
+    known: BallCertificate | None = None,
     seed: int = 0,
     memory: int = MEMORY,
     device: torch.device | None = None,
@@ -199,7 +154,8 @@ def certify_ball(
         images: what is certified.
         epsilon: radius of the ball, in pixel units.
         method: how far to go: ibp, crown_ibp, crown, alpha_crown, complete; auto is alpha_crown.
-        seconds: limit of branch and bound for one image.
+        seconds: limit for one image: of branch and bound, and of what CROWN is estimated to take.
+        known: of the same images in a larger ball; what is verified there is not done again.
         seed: of the attack, and of branch and bound's tries.
         memory: bytes of linear forms at a time.
         device: where; by default the CPU.
@@ -224,8 +180,10 @@ def certify_ball(
             wrong = rows[network(x[rows]).argmax(1) != labels[rows]]
             for row in wrong.tolist():
                 work.refute(row, x[row], "clean")
+        if known is not None:
+            work.take_over(known)
         _cheap(work, stages, progress)
-        if "attack" in stages and len(work.open):
+        if "attack" in stages and len(work.open) and epsilon > 0:
             with work.timed("attack", len(work.open)):
                 target = GraphNet(network) if isinstance(model, OnnxFile) else model
                 _attack(work, target, images, seed, progress)
@@ -240,6 +198,7 @@ def certify_ball(
         margins=least,
         counterexamples=work.counterexamples,
         complete="branch" in stages,
+        notes=tuple(work.notes),
         stages=tuple(
             Stage(
                 name=name,
@@ -279,7 +238,8 @@ def _attack(work: _Work, model: Any, images: ImageSet, seed: int, progress: Prog
     rows = work.open.cpu().numpy()
     names = ("apgd_ce", "apgd_t") if work.network.classes >= 4 else ("apgd_ce",)
     attacks: list[EvasionAttack] = [
-        build(ATTACKS[name], {"epsilon": work.epsilon, "steps": 20}, name) for name in names
+        build(ATTACKS[name], {"epsilon": work.epsilon, "steps": 20}, name).inside_box()
+        for name in names
     ]
     with torch.enable_grad():
         result = evaluate(model, images.take(rows), *attacks, seed=seed, progress=progress)
@@ -292,7 +252,7 @@ def _deep(
     work: _Work, stages: tuple[str, ...], seconds: float, seed: int, progress: Progress
 ) -> None:
     """CROWN, searched slopes, and branch and bound, for a few images at a time."""
-    left = work.open
+    left = _affordable(work, work.open, seconds)
     with progress.task(f"certify by {stages[-1]}", len(left)) as task:
         for chunk in work.chunks(left, forms=64):
             with work.timed("crown", len(chunk)):
@@ -311,6 +271,37 @@ def _deep(
                     box = [box.rows(torch.tensor([place])) for box in boxes]
                     _branch(work, row, box, seconds, seed)
                 task.advance(1)
+
+
+def _affordable(work: _Work, rows: Tensor, seconds: float) -> Tensor:
+    """Return the images on which CROWN is estimated to take at most so many seconds each."""
+    if len(rows) == 0:
+        return rows
+    each = cost_of_rows(work.network, work.boxes(rows[:1]))
+    costs = torch.cat(
+        [
+            sum(
+                (
+                    2 * time_ * bent_at(work.network, boxes, number).flatten(1).sum(1)
+                    for number, time_ in each.items()
+                ),
+                torch.zeros(len(chunk), device=work.x.device),
+            )
+            for chunk in work.chunks(rows)
+            for boxes in (work.boxes(chunk),)
+        ]
+    )
+    dear = costs > seconds
+    total = float(costs[~dear].sum())
+    if total > TOLD:
+        work.notes.append(f"crown was estimated at {total:.0f} seconds for {len(rows)} images")
+    if bool(dear.any()):
+        least, most = float(costs[dear].min()), float(costs[dear].max())
+        work.notes.append(
+            f"{int(dear.sum())} images were not looked at by crown, which would take {least:.0f} "
+            f"to {most:.0f} seconds each, more than the {seconds:g} allowed"
+        )
+    return rows[~dear]
 
 
 def _still_open(work: _Work, rows: Tensor, boxes: Boxes) -> tuple[Tensor, Boxes]:

@@ -80,10 +80,11 @@ class Affine(Layer):
     """A layer out = W x + b, of one input unless `inputs` says more."""
 
     affine: ClassVar[bool] = True
+    offset: Tensor | None
 
     @abstractmethod
-    def weigh(self, x: Tensor) -> Tensor:
-        """Return |W| x for x (N, ...) at least 0."""
+    def weigh(self, x: Tensor, offset: Tensor | None = None) -> Tensor:
+        """Return |W| x + offset for x (N, ...) at least 0; the offset is shaped as the layer's."""
 
     @abstractmethod
     def transpose(self, form: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -115,20 +116,19 @@ class Affine(Layer):
     def interval(self, *boxes: Box, rounding: bool = True) -> Box:
         (box,) = boxes
         centre = (box.lower + box.upper).mul_(0.5)
-        middle = self.value(centre)
+        radius = box.upper - centre
         if not rounding:
-            radius = self.weigh((box.upper - box.lower).mul_(0.5))
+            middle, radius = self.value(centre), self.weigh(radius)
             return Box(middle - radius, middle + radius)
-        # The radius reaches both ends of the rounded centre; the error of the value is added to it,
-        # in the same product with |W|.
-        dtype = middle.dtype
-        error = gamma(self.terms[0], dtype)
-        reach = torch.maximum(box.upper - centre, centre - box.lower)
-        radius = self.weigh(reach * (1 + 4 * unit(dtype)) + error * centre.abs())
-        radius = radius * (1 + 2 * error) + 4 * unit(dtype) * middle.abs()
-        if (bias := self.bias) is not None:
-            radius = radius + error * bias.abs()
-        return Box(middle - radius, middle + radius)
+        # What is off: the centre and the radius by their rounding, the value at the centre by at
+        # most `error` times |W| |centre| + |b|, and the product with the radius likewise. All of it
+        # is a share of |centre|, of the radius and of |b|, so one product with |W| carries it.
+        dtype, offset = centre.dtype, self.offset
+        error = gamma(self.terms[0], dtype) + 8 * unit(dtype)
+        radius.mul_(1 + 4 * error).add_(centre.abs(), alpha=error)
+        middle = self.value(centre)
+        radius = self.weigh(radius, None if offset is None else error * offset.abs())
+        return Box(middle - radius, middle.add_(radius))
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,8 +141,8 @@ class Dense(Affine):
     def value(self, *inputs: Tensor) -> Tensor:
         return F.linear(inputs[0], self.weight, self.offset)
 
-    def weigh(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight.abs())
+    def weigh(self, x: Tensor, offset: Tensor | None = None) -> Tensor:
+        return F.linear(x, self.weight.abs(), offset)
 
     def transpose(self, form: Tensor, shape: tuple[int, ...]) -> Tensor:
         return form @ self.weight
@@ -177,8 +177,8 @@ class Convolution(Affine):
     def value(self, *inputs: Tensor) -> Tensor:
         return self._with(inputs[0], self.weight, self.offset)
 
-    def weigh(self, x: Tensor) -> Tensor:
-        return self._with(x, self.weight.abs(), None)
+    def weigh(self, x: Tensor, offset: Tensor | None = None) -> Tensor:
+        return self._with(x, self.weight.abs(), offset)
 
     def _with(self, x: Tensor, weight: Tensor, offset: Tensor | None) -> Tensor:
         return F.conv2d(x, weight, offset, self.stride, self.padding, self.dilation, self.groups)
@@ -247,8 +247,9 @@ class Scaling(Affine):
         scaled = inputs[0] * self.factor
         return scaled if self.offset is None else scaled + self.offset
 
-    def weigh(self, x: Tensor) -> Tensor:
-        return x * self.factor.abs()
+    def weigh(self, x: Tensor, offset: Tensor | None = None) -> Tensor:
+        scaled = x * self.factor.abs()
+        return scaled if offset is None else scaled + offset
 
     def transpose(self, form: Tensor, shape: tuple[int, ...]) -> Tensor:
         return form * self.factor

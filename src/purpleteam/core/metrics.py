@@ -47,6 +47,7 @@ _METRICS: dict[tuple[Unit, Better], dict[str, str]] = {
         "robust_accuracy_without_ramp": "Robust accuracy of the same weights, no ramp before.",
         "transfer_accuracy": "Accuracy on images made against another model: no robustness.",
         "adversarial_set_accuracy": "Accuracy on stored adversarial images: no robustness.",
+        "certified_accuracy_without_ramp": "Certified accuracy of the same weights, no ramp.",
         "certified_accuracy": "Fraction of test images that are classified correctly and that no "
         "adversary within the bound can change; a lower bound.",
         "recovered_accuracy": "Fraction of triggered images classified as their true class.",

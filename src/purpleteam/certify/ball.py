@@ -1,0 +1,90 @@
+"""What is proved of images in an L-infinity ball: verified, falsified or unknown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from purpleteam.core.statistics import Rate
+
+VERIFIED, FALSIFIED, UNKNOWN = "verified", "falsified", "unknown"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One stage: how many images it looked at, what it decided, and what that took."""
+
+    name: str
+    looked_at: int
+    verified: int
+    falsified: int
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        return dict(vars(self))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class BallCertificate:
+    """What was proved of each image in its L-infinity ball.
+
+    Attributes:
+        verdicts: (N,) verified, falsified or unknown; an image that is wrong when clean is its own
+            counterexample.
+        decided_by: (N,) the stage that decided, "clean" where it is wrong, "" where none did.
+        margins: (N,) float32, the least lower bound of the label's lead over another class.
+        counterexamples: by the image's place, (C, H, W) float32 images in its ball.
+    """
+
+    method: str
+    epsilon: float
+    verdicts: NDArray[np.str_]
+    decided_by: NDArray[np.str_]
+    margins: NDArray[np.float32]
+    counterexamples: Mapping[int, NDArray[np.float32]]
+    stages: tuple[Stage, ...]
+    complete: bool
+    notes: tuple[str, ...] = ()
+
+    @property
+    def clean_accuracy(self) -> Rate:
+        return self._share(self.decided_by != "clean")
+
+    @property
+    def certified_accuracy(self) -> Rate:
+        return self._share(self.verdicts == VERIFIED)
+
+    @property
+    def how(self) -> dict[str, Any]:
+        """What is claimed, in the words of ISO/IEC 24029-2 (2023) too."""
+        return {
+            "method": self.method,
+            "norm": "linf",
+            "epsilon": self.epsilon,
+            "complete": self.complete,
+            "deterministic": True,
+            "arithmetic": "real: the error of float32 is added to each bound",
+        }
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many images are verified, falsified and unknown."""
+        kinds = (VERIFIED, FALSIFIED, UNKNOWN)
+        return {kind: int((self.verdicts == kind).sum()) for kind in kinds}
+
+    def save_outcomes(self, path: Path) -> None:
+        """Write one row per image as .npz, without pickles and byte for byte reproducible."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        rows = {"verdicts": self.verdicts, "decided_by": self.decided_by, "margins": self.margins}
+        with path.open("wb") as file:
+            index = np.arange(len(self.verdicts))
+            correct = self.decided_by != "clean"
+            np.savez(file, allow_pickle=False, index=index, clean_correct=correct, **rows)
+
+    def _share(self, which: NDArray[np.bool_]) -> Rate:
+        return Rate.of(int(which.sum()), len(which))
