@@ -52,7 +52,7 @@ def test_what_is_not_known_is_refused(purple: Purple) -> None:
     for given, said in (
         (("--changes", "ten"), "--changes must be numbers from 0"),
         (("--changes=-1",), "not '-1'"),
-        (("--method", "ibq"), "unknown method 'ibq'; known: dpa"),
+        (("--method", "ibq"), "unknown method 'ibq' (did you mean 'ibp'?); known: alpha_crown"),
         (("--parts", "2000"), "parts must be from 1 to 1297"),
         (("--learner", "svm"), "unknown learner 'svm'; known: networks, readout"),
         (("--learner", "networks", "--parts", "1"), "1 parts would have room for 2048"),

@@ -125,7 +125,7 @@ class Affine(Layer):
         # is a share of |centre|, of the radius and of |b|, so one product with |W| carries it.
         dtype, offset = centre.dtype, self.offset
         error = gamma(self.terms[0], dtype) + 8 * unit(dtype)
-        radius.mul_(1 + 4 * error).add_(centre.abs(), alpha=error)
+        radius.mul_(1 + 4 * error).add_(centre.abs().mul_(error))
         middle = self.value(centre)
         radius = self.weigh(radius, None if offset is None else error * offset.abs())
         return Box(middle - radius, middle.add_(radius))

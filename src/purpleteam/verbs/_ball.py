@@ -12,7 +12,7 @@ import numpy as np
 from purpleteam.attacks.evaluate import evaluate
 from purpleteam.attacks.evasion.apgd import APGDCE
 from purpleteam.certify.ball import FALSIFIED, VERIFIED, BallCertificate
-from purpleteam.certify.cascade import METHODS, certify_ball
+from purpleteam.certify.cascade import certify_ball
 from purpleteam.core.errors import Refused, UsageError
 from purpleteam.core.records import Measurement, Record
 from purpleteam.models.black_box import BlackBox
@@ -209,10 +209,3 @@ def _counterexamples(subject: Subject, proved: BallCertificate, made_by: str) ->
         "clean, perturbation, counterexample"
     )
     return gallery(run, "certificates", title, pictures, made_by=made_by)
-
-
-def _bound(method: str) -> Any:
-    return partial(ball, method=method)
-
-
-CERTIFY: Mapping[str, Any] = {name: _bound(name) for name in ("auto", *METHODS)}

@@ -16,7 +16,9 @@ from purpleteam.verbs.verb import Option, verb
 if TYPE_CHECKING:
     from purpleteam.certify.dpa import PartitionCertificate
 
+BOUNDS = ("auto", "ibp", "crown_ibp", "crown", "alpha_crown", "complete")
 METHODS: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(BOUNDS, ("model", "epsilon", "seconds")),
     "dpa": (),
     "lipschitz": ("model", "epsilon", "norm"),
     "smoothing": ("model", "epsilon", "sigma", "estimation_samples", "failure_probability"),
@@ -53,11 +55,17 @@ def certify(
     labels: Any = None,
     *,
     method: Annotated[
-        str, "dpa: against changes of the training set; smoothing, lipschitz: of an image."
-    ] = "dpa",
+        str | None,
+        "Of an image, in linf: auto, ibp, crown_ibp, crown, alpha_crown, complete; lipschitz, "
+        "smoothing. dpa: of the training set; the default where no model and no epsilon is given.",
+    ] = None,
     model: Model = None,
     epsilon: Annotated[
         Any, Option(kind=list[float], help="Radius in pixel units; repeatable: a curve.")
+    ] = None,
+    seconds: Annotated[
+        float | None,
+        "Of bounds in linf: limit for one image by the dearest methods; 60 by default.",
     ] = None,
     norm: Annotated[str | None, "Of lipschitz: l2 or linf."] = None,
     sigma: Annotated[float | None, "Of smoothing: standard deviation of the noise."] = None,
@@ -76,24 +84,31 @@ def certify(
 ) -> Result:
     """Prove what no adversary can change: by a number of training images, or of an image.
 
-    By `dpa` it is the vote of many small networks, each trained on a part of the images; by
-    `smoothing` a model's vote under noise; by `lipschitz` the model itself.
+    By `auto` bounds of the model prove, and attacks refute, until neither helps; `complete` goes on
+    by branch and bound. By `dpa` it is the vote of many small networks, each trained on a part of
+    the images; by `smoothing` a model's vote under noise; by `lipschitz` the model itself.
     """
-    told = {"model": model, "epsilon": epsilon, "norm": norm, "sigma": sigma}
+    told: dict[str, Any] = {"model": model, "epsilon": epsilon, "seconds": seconds}
+    told |= {"norm": norm, "sigma": sigma}
     told |= {"estimation_samples": estimation_samples, "failure_probability": failure_probability}
     told = {name: value for name, value in told.items() if value is not None}
+    if method is None:
+        method = "auto" if "model" in told or "epsilon" in told else "dpa"
     if method not in METHODS:
         raise UsageError(unknown("method", method, METHODS))
     if alien := [name for name in told if name not in METHODS[method]]:
         raise UsageError(f"--{alien[0].replace('_', '-')} is no option of method {method!r}")
     if method == "dpa":
         return _partitions(images, labels, changes, parts, learner, given)
+    from purpleteam.verbs._ball import ball
     from purpleteam.verbs._radii import CERTIFY
     from purpleteam.verbs._subject import open_subject
 
     radii = [float(radius) for radius in listed(told.pop("epsilon", None))]
     model = told.pop("model", "standard")
     subject = open_subject(images, labels, model=model, measured=True, **given)
+    if method in BOUNDS:
+        return ball(subject, radii, method=method, **told)
     return CERTIFY[method](subject, radii, **told)
 
 
