@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from purpleteam.attacks.evaluate import evaluate
 from purpleteam.attacks.evasion.pgd import PGD
+from purpleteam.certify.ball import VERIFIED
 from purpleteam.certify.bends import Rectifier
 from purpleteam.certify.bounds import Boxes, ball, intervals, lower_bound, margins, worst_logits
-from purpleteam.certify.cascade import VERIFIED, certify_ball
+from purpleteam.certify.cascade import certify_ball
 from purpleteam.certify.network import Network, network_of
 from purpleteam.defences.training import DEFENCES, Defence, Hardening, part_of
 from purpleteam.models.devices import device_of, to_batch
