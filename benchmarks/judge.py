@@ -30,7 +30,8 @@ import torch
 from torch import Tensor, nn
 
 import purpleteam as pt
-from purpleteam.certify.cascade import BallCertificate, certify_ball
+from purpleteam.certify.ball import BallCertificate
+from purpleteam.certify.cascade import certify_ball
 from purpleteam.certify.vnnlib import Property
 from purpleteam.core.digest import sha256_file
 from purpleteam.core.machine import machine, versions

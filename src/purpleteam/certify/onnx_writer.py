@@ -84,7 +84,7 @@ def _put(put: Any, layer: Layer, sources: list[Any]) -> Any:
             x = put("PRelu", x, layer.slope)
         case Rectifier():
             slope = float(layer.slope)
-            x = put("LeakyRelu", x, alpha=slope) if slope else put("Relu", x)
+            x = put("LeakyRelu", x, **{"alpha": slope}) if slope else put("Relu", x)
         case Clip():
             x = put("Clip", x, layer.least, layer.most)
         case MaxPool():
