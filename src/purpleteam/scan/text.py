@@ -11,16 +11,12 @@ from json.decoder import scanstring  # type: ignore[attr-defined]
 from json.scanner import py_make_scanner  # type: ignore[attr-defined]
 from typing import Any
 
-LINE_ENDS = re.compile(
-    r"\r\n|\r|\n"
-)  # as Python and code hosts count lines; str.splitlines differs
+LINE_ENDS = re.compile(r"\r\n|\r|\n")  # as Python and code hosts count; str.splitlines differs
 MARKS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16", b"\xef\xbb\xbf": "utf-8-sig"}
 HEAD = 4096
 ESCAPES = re.compile(r"\x1b\[[0-9;]*m")  # the colours of a traceback
 MAGIC = re.compile(r"^(\s*)(?:(\w+\s*=\s*)?(?:[!%](?=[\w(/.~$!])|\?)|.*\?\s*$)")
-TIMED = re.compile(
-    r"^(\s*)%(?:time|timeit|prun|memit)\s+(?:-[a-zA-Z]+\s*\d*\s+)*"
-)  # a magic before Python
+TIMED = re.compile(r"^(\s*)%(?:time|timeit|prun|memit)\s+(?:-[a-zA-Z]+\s*\d*\s+)*")  # then Python
 OTHER_LANGUAGES = re.compile(
     r"%%(?:bash|sh|script|cmd|html|HTML|svg|SVG|javascript|js|latex|markdown|perl|ruby|R|sql|system|!)"
 )

@@ -94,8 +94,13 @@ class Module:
         return "\n".join(texts).lower()
 
     def holds(self, *texts: str) -> bool:
-        """Return whether one of these, in small letters, is a part of a name or of a text."""
-        return any(text in self.identifiers or text in self.texts for text in texts)
+        """Return whether one of these, in small letters, is a part of a name or of a text.
+
+        Of `a+b` it must be both.
+        """
+        names, told = self.identifiers, self.texts
+        parts = (text.split("+") for text in texts)
+        return any(all(one in names or one in told for one in both) for both in parts)
 
     def of(self, *kinds: type[Any]) -> list[Any]:
         """Return the nodes of these kinds, outer ones first."""
@@ -304,8 +309,8 @@ def rule(
 ) -> Callable[[Look], Look]:
     """Register the decorated function as what yields the breaches of a rule.
 
-    With `needs`, it is asked only of files that hold one of these, in small letters, as a part of
-    a name or of a text: without them it finds nothing.
+    With `needs`, it is asked only of files that hold one of these (`Module.holds`): without them
+    it finds nothing.
     """
     held = needs.split() or [""]
 

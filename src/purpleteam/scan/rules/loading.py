@@ -49,7 +49,7 @@ def _loads(calls: Iterable[tuple[ast.Call, str]]) -> Iterator[tuple[ast.Call, st
             yield call, name
 
 
-@rule("PT001", "medium", 502, needs="load",
+@rule("PT001", "medium", 502, needs="torch+load load_from_checkpoint",
       fix="pass weights_only=True with torch 2.10 or newer, or load safetensors")  # fmt: skip
 def unsafe_torch_load(module: Module) -> Iterator[Hit]:
     """A torch loader that is called, or handed on, without weights_only=True."""
@@ -100,8 +100,9 @@ def unsafe_second_try(module: Module) -> Iterator[Hit]:
                 yield Hit(call, f"{name} is tried again without weights_only=True")
 
 
-@rule("PT003", "high", 502, "store weights as safetensors, settings as JSON", needs="load "
-      "unpickler read_pickle shelve jsonpickle packageimporter spark_udf recv_pyobj")  # fmt: skip
+@rule("PT003", "high", 502, fix="store weights as safetensors, settings as JSON", needs="pickle "
+      "dill joblib shelve marshal paddle mlflow fastai torch+jit packageimporter "
+      "recv_pyobj")  # fmt: skip
 def unpickling(module: Module) -> Iterator[Hit]:
     """pickle, joblib, dill and others that run what the file says; also when handed on."""
     looked_up = ((call, module.dotted(call)) for call, _ in module.calls)  # by getattr
@@ -120,7 +121,13 @@ def _unpickles(name: str) -> bool:
     )
 
 
-@rule("PT004", "high", 502, "leave allow_pickle out; store plain numbers", needs="load read_array")
+@rule(
+    "PT004",
+    "high",
+    502,
+    "leave allow_pickle out; store plain numbers",
+    needs="numpy+load read_array",
+)
 def object_arrays(module: Module) -> Iterator[Hit]:
     """A NumPy load that unpickles objects."""
     for call, name in module.calls:

@@ -28,10 +28,8 @@ TOKENS: dict[str, tuple[str, str]] = {  # what it is: what it must hold, one of 
     "AWS access key": ("AKIA ASIA ABIA ACCA", r"\b(?:AKIA|ASIA|ABIA|ACCA)[0-9A-Z]{16}\b"),
     "GitHub token": ("ghp_ gho_ ghu_ ghs_ ghr_", r"\bgh[pousr]_[0-9A-Za-z]{36,251}\b"),
     "GitHub fine-grained token": ("github_pat_", r"\bgithub_pat_\w{60,}\b"),
-    "GitLab token": (
-        "glpat- glptt- gldt- glrt- glcbt- glsoat- glft- glimt- glagent-",
-        r"\bgl(?:pat|ptt|dt|rt|cbt|soat|ft|imt|agent)-[\w.-]{20,}",
-    ),
+    "GitLab token": ("glpat- glptt- gldt- glrt- glcbt- glsoat- glft- glimt- glagent-",
+        r"\bgl(?:pat|ptt|dt|rt|cbt|soat|ft|imt|agent)-[\w.-]{20,}"),
     "Slack token": ("xox", r"\bxox[abeoprs](?:\.xox[bp])?-[0-9A-Za-z-]{10,}"),
     "Slack app token": ("xapp-", r"\bxapp-\d-[0-9A-Z]+-\d+-[0-9a-z]{20,}"),
     "Slack web hook": ("hooks.slack.com", r"hooks\.slack\.com/services/T\w+/B\w+/\w{16,}"),
@@ -69,12 +67,10 @@ TOKENS: dict[str, tuple[str, str]] = {  # what it is: what it must hold, one of 
     "Notion token": ("ntn_", r"\bntn_[0-9A-Za-z]{40,}\b"),
     "JSON web token": ("eyJ", r"\beyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{20,}"),
     "age key": ("AGE-SECRET-KEY-1", r"\bAGE-SECRET-KEY-1[0-9A-Z]{50,}"),
-    "private key": (
-        "-----BEGIN",
-        r"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----(?=\s|\\n|$)",
-    ),
+    "private key": ("-----BEGIN",
+        r"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----(?=\s|\\n|$)"),
     "PuTTY private key": ("PuTTY-User-Key-File", r"PuTTY-User-Key-File-\d:"),
-}
+}  # fmt: skip
 FORMS = {name: (held.split(), re.compile(form, re.M)) for name, (held, form) in TOKENS.items()}
 ADDRESS = re.compile(
     r"\b[a-z][a-z0-9+.-]{1,20}://[^\s/:@\"'<>{}]{0,80}:(?P<value>[^\s/@\"'<>{}\[\]]{3,200})@"
