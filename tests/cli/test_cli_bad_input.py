@@ -88,7 +88,7 @@ BAD = [
     ("train --recipe plain:epochs=0", "epochs 1 0"),
     ("train --recipe plain:learning_rate=nan", "learning_rate nan"),
     ("train --recipe plain:augmentation=flip", "'flip' freehand, none, shift"),
-    ("train --recipe plain:schedule=cosine", "'cosine' 'one_cycle'"),
+    ("train --recipe plain:schedule=sawtooth", "'sawtooth' 'one_cycle'"),
     ("harden --recipe pdg", "'pdg' 'pgd' fast"),
     ("harden --recipe pgd:steps=0", "steps 1 0"),
     ("harden --recipe pgd:warm_up=-1", "warm_up -1"),
