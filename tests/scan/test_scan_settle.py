@@ -96,3 +96,28 @@ def test_a_finding_without_a_line_has_its_file_not_read_again(tmp_path):
         assert tracemalloc.get_traced_memory()[1] < 16 << 20
     finally:
         tracemalloc.stop()
+
+
+SAFE = "import torch\noptions = {'weights_only': True}\nstate = torch.load('a.pt', **options)\n"
+
+
+@pytest.mark.parametrize(
+    ("source", "said"), [(SAFE, []), (SAFE.replace("True", "False"), ["B614"])]
+)
+def test_bandits_word_on_a_load_gives_way_to_a_rule_that_followed_its_names(tmp_path, source, said):
+    (tmp_path / "a.py").write_text(source)
+    assert [one.rule for one in scan([tmp_path], ["bandit"]).findings] == said
+
+
+def test_a_download_without_a_revision_is_low(tmp_path):
+    code = "from transformers import AutoModel\nnet = AutoModel.from_pretrained('org/net')\n"
+    (tmp_path / "a.py").write_text(code)
+    (found,) = scan([tmp_path], ["bandit", "ml-code"]).findings
+    assert (found.rule, found.severity) == ("B615", "low")
+
+
+def test_a_comment_that_allows_bandits_rule_allows_its_twin_of_ours(tmp_path):
+    allow = f"# purple: allow B202 until {TOMORROW} as it is a drill"
+    (tmp_path / "a.py").write_text(f"import tarfile\ntarfile.open('a').extractall()  {allow}\n")
+    result = scan([tmp_path], ["bandit", "ml-code"])
+    assert [one.finding.rule for one in result.silenced] == ["PT024"] and result.findings == ()
