@@ -53,7 +53,7 @@ def test_the_data_set_and_the_defence_train_a_model(
     done: tuple[Path, dict[str, pages.Step]],
 ) -> None:
     card = json.loads((done[0] / "models" / "noisy.json").read_text("utf-8"))
-    assert (card["recipe"]["name"], card["recipe"]["epsilon"]) == ("noise", 0.1)
+    assert (card["recipe"]["name"], card["recipe"]["epsilon"]) == ("jitter", 0.1)
     assert card["classes"][1] == "30 degrees"
 
 
