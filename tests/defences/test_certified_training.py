@@ -130,6 +130,13 @@ def test_away_from_it_each_asks_for_less_than_ibp(name, options):
     assert found < most - 0.01
 
 
+def test_mtl_ibp_goes_straight_from_the_attack_to_the_bound():
+    _, live, x, y = case(3)
+    kinds = [DEFENCES["mtl_ibp"](bound_share=share) for share in (0.0, 0.3, 1.0)]
+    attack, mixed, bound = (kind.robust_loss(live, x, y, 0.5, drawn(0))[0] for kind in kinds)
+    torch.testing.assert_close(mixed, 0.7 * attack + 0.3 * bound)
+
+
 def test_a_net_by_a_batch_answers_and_learns_as_the_module_in_training():
     net, _, x, y = case(1)
     logits, live = tiny(4)[1].by_batch(x)
@@ -140,6 +147,14 @@ def test_a_net_by_a_batch_answers_and_learns_as_the_module_in_training():
         for out in (live(x), net(x))
     ]
     torch.testing.assert_close(*grads)
+
+
+def test_a_norm_without_a_linear_layer_before_it_is_a_layer_of_its_own():
+    net = nn.Sequential(nn.BatchNorm2d(2), nn.ReLU(), nn.Flatten(), nn.Linear(72, 3))
+    x = case(2)[2]
+    logits, live = network_of(net, SHAPE).by_batch(x)
+    torch.testing.assert_close(logits, net.train()(x))
+    torch.testing.assert_close(live(x), logits)
 
 
 def test_weights_for_boxes_are_drawn_by_their_inputs_and_the_last_layer_stays():

@@ -132,11 +132,28 @@ class Affine(Layer):
 
 
 @dataclass(frozen=True, eq=False)
-class Dense(Affine):
-    """A linear layer: weight (outputs, inputs), offset (outputs,)."""
+class Linear(Affine):
+    """A layer with a weight (outputs, ...) and an offset (outputs,)."""
 
     weight: Tensor
     offset: Tensor | None = None
+
+    def scaled(self, scaling: Scaling) -> Self:
+        """Return it with a scaling of its outputs after it, as one layer."""
+        factor, offset = scaling.factor.flatten(), scaling.offset
+        shift = torch.zeros_like(factor) if offset is None else offset.flatten()
+        moved = shift if self.offset is None else self.offset * factor + shift
+        sides = (-1, *(1,) * (self.weight.ndim - 1))
+        return replace(self, weight=self.weight * factor.reshape(sides), offset=moved)
+
+    @property
+    def kind(self) -> Tensor:
+        return self.weight
+
+
+@dataclass(frozen=True, eq=False)
+class Dense(Linear):
+    """A linear layer: weight (outputs, inputs), offset (outputs,)."""
 
     def value(self, *inputs: Tensor) -> Tensor:
         return F.linear(inputs[0], self.weight, self.offset)
@@ -151,10 +168,6 @@ class Dense(Affine):
         return self.weight[neurons]
 
     @property
-    def kind(self) -> Tensor:
-        return self.weight
-
-    @property
     def terms(self) -> Pair:
         return self.weight.shape[1], self.weight.shape[0]
 
@@ -164,11 +177,9 @@ class Dense(Affine):
 
 
 @dataclass(frozen=True, eq=False)
-class Convolution(Affine):
+class Convolution(Linear):
     """A convolution, or an average pooling: weight (out, in / groups, rows, columns)."""
 
-    weight: Tensor
-    offset: Tensor | None = None
     stride: Pair = (1, 1)
     padding: Pair = (0, 0)
     dilation: Pair = (1, 1)
@@ -221,10 +232,6 @@ class Convolution(Affine):
             slice(pad, pad + side) for pad, side in zip(self.padding, shape[1:], strict=True)
         )
         return forms[:, :, rows, columns]
-
-    @property
-    def kind(self) -> Tensor:
-        return self.weight
 
     @property
     def terms(self) -> Pair:

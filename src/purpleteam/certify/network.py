@@ -96,16 +96,22 @@ class Network:
     def by_batch(self, x: Tensor) -> tuple[Tensor, Network]:
         """Return the logits of a batch (N, C, H, W), and the net that normalises by that batch.
 
-        Batch normalisation takes the mean and variance of these images, as it does in training; no
-        other layer changes, and gradients go through both.
+        Batch normalisation takes the mean and variance of these images, as it does in training, and
+        becomes part of the layer before it where that one is linear; gradients go through all.
         """
-        values, nodes = [x], []
-        for node in self.nodes:
+        values, nodes = [x], list(self.nodes)
+        for number, node in enumerate(self.nodes, 1):
             inputs = [values[source] for source in node.inputs]
-            layer = (
-                node.layer.by_batch(*inputs) if isinstance(node.layer, BatchNorm) else node.layer
-            )
-            nodes.append(replace(node, layer=layer))
+            layer = node.layer
+            if isinstance(layer, BatchNorm):
+                layer = layer.by_batch(*inputs)
+                source = node.inputs[0]
+                before = nodes[source - 1].layer if source else None
+                if isinstance(before, Dense | Convolution) and self.users[source] == (number,):
+                    nodes[source - 1] = replace(nodes[source - 1], layer=before.scaled(layer))
+                    nodes[number - 1] = replace(node, layer=Rearranged(node.shape))
+                else:
+                    nodes[number - 1] = replace(node, layer=layer)
             values.append(layer.value(*inputs))
         return values[-1], Network(self.image, tuple(nodes))
 
