@@ -38,6 +38,9 @@ trainings = 2
 [certify]
 changes = [1, 2]
 parts = 8
+epsilons = [0.1]
+limit = 20
+seconds = 0.5
 
 [backdoors]
 own = false

@@ -41,6 +41,9 @@ epochs = 1
 trainings = 1
 [certify]
 changes = [1]
+epsilons = [0.02, 0.1]
+seconds = 0.5
+limit = 10
 [backdoors]
 attacks = ["badnets:count=2"]
 epochs = 1

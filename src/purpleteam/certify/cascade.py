@@ -33,6 +33,7 @@ from purpleteam.models.black_box import OnnxFile
 from purpleteam.models.devices import to_batch
 from purpleteam.models.recipes import generator
 
+LARGER = "larger ball"  # what decided where an image is verified in a larger one
 TOLD = 10.0  # seconds from which an estimate is told
 METHODS: Mapping[str, tuple[str, ...]] = {
     "ibp": ("ibp",),
@@ -91,7 +92,8 @@ class _Work:
     def take_over(self, known: BallCertificate) -> None:
         """Keep what is verified in a larger ball."""
         proved = np.flatnonzero((known.verdicts == VERIFIED) & (self.verdicts == UNKNOWN))
-        self.verdicts[proved], self.decided_by[proved] = VERIFIED, known.decided_by[proved]
+        self.verdicts[proved], self.decided_by[proved] = VERIFIED, LARGER
+        self.looked_at[LARGER] = len(proved)
         self.least[proved] = torch.from_numpy(known.margins[proved])[:, None].to(self.least)
 
     def refute(self, row: int, x_adv: Tensor, stage: str) -> None:
@@ -207,7 +209,7 @@ def certify_ball(
                 falsified=int(((work.decided_by == name) & (work.verdicts == FALSIFIED)).sum()),
                 seconds=round(work.seconds.get(name, 0.0), 3),
             )
-            for name in stages
+            for name in (*work.looked_at.keys() & {LARGER}, *stages)
         ),
     )
 

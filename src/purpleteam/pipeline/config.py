@@ -64,6 +64,11 @@ class CertifyConfig:
     """Training images inserted or removed, for Deep Partition Aggregation; none, and it is off."""
     parts: int | None = None  # of the training set, each with a network; chosen for its size
     learner: str = "readout"  # how a part's network is trained: readout, or networks
+    epsilons: tuple[float, ...] = ()
+    """Radii in linf within which the model at hand and hardened ones are certified; none: off."""
+    method: str = "auto"  # of these: ibp, crown_ibp, crown, alpha_crown, complete
+    seconds: float = 5.0  # limit for one image by the dearest of these methods
+    limit: int | None = 1000  # test images, the first, that are certified within them
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -32,7 +32,7 @@ from purpleteam.core.signing import SIGNATURE, Statement
 from purpleteam.models.devices import choose_device, use_threads
 from purpleteam.pipeline.beside import work_ahead
 from purpleteam.pipeline.config import RunConfig
-from purpleteam.pipeline.stages.certify import certify_partition
+from purpleteam.pipeline.stages.certify import certify_baseline, certify_partition, check_bounds
 from purpleteam.pipeline.stages.data import describe_data
 from purpleteam.pipeline.stages.defences import harden_models
 from purpleteam.pipeline.stages.evasion import attack_baseline
@@ -51,7 +51,7 @@ STAGES: dict[str, list[Stage]] = {
     "data": [describe_data],
     "models": [train_models, read_served],
     "attacks": [attack_baseline, poison_models, sweep_served],
-    "certify": [certify_partition],
+    "certify": [certify_partition, certify_baseline],
     "defences": [harden_models, look_at_own, run_trials],
     "scan": [scan_code_and_models],
     "threats": [check_app, derive_threats],
@@ -136,6 +136,11 @@ def run(
                 took[name] = time.perf_counter() - before
                 if ended is not None:
                     ended(name, took[name])
+        try:
+            check_bounds(state.folder)
+        except RunError as error:
+            what = "hold certificates against attacks"
+            failed(Failure(stage="certify", what=what, reason=failure_of(error)), error)
     except BaseException as error:
         with suppress(OSError):  # on a full disk run.json stays as it is: running
             state.folder.finish("stopped")

@@ -14,7 +14,7 @@ from purpleteam.core.errors import ConfigError, DataError, UsageError, unknown
 from purpleteam.defences.repair import REPAIRS
 from purpleteam.defences.training import DEFENCES
 from purpleteam.models.loading import load
-from purpleteam.pipeline.config import ALL_STAGES
+from purpleteam.pipeline.config import ALL_STAGES, CertifyConfig
 from purpleteam.pipeline.stages.defences import defence_of
 from purpleteam.pipeline.stages.evasion import USUAL
 from purpleteam.pipeline.stages.lab import planted_by
@@ -22,6 +22,7 @@ from purpleteam.pipeline.stages.models import recipe_of
 from purpleteam.pipeline.stages.poison import poison_of
 from purpleteam.pipeline.state import Run
 from purpleteam.threats import load_system
+from purpleteam.verbs.certify import BOUNDS
 from purpleteam.verbs.ladders import attack_from
 from purpleteam.verbs.trained import part
 
@@ -30,7 +31,7 @@ LEARNING = {"models", "attacks", "certify", "defences"}
 LEAST = {
     0: "seed models.redrawn poison.target_label backdoors.clean backdoors.target_label",
     1: "processes models.epochs evasion.checked evasion.limit evasion.curve_images poison.epochs "
-    "poison.count poison.trainings certify.changes certify.parts defences.epochs "
+    "poison.count poison.trainings certify.changes certify.parts certify.limit defences.epochs "
     "backdoors.trainings backdoors.epochs backdoors.plant_again",
     10: "backdoors.trusted",
 }
@@ -72,6 +73,7 @@ def check_request(run: Run) -> None:
                 except DataError:
                     pass  # a set that teaches nothing: for the stage to say
     with _named("certify"):
+        _bounds(asked.certify)
         learner = seeded(asked.certify.learner, asked.seed)
         if images := len(run.dataset.train):
             fitting(learner, images, parts=asked.certify.parts)
@@ -127,6 +129,16 @@ def _evasion(run: Run) -> None:
     with _named("evasion.l2_epsilon"):
         if asked.l2_epsilon is not None:
             PGD(norm="l2", epsilon=asked.l2_epsilon)
+
+
+def _bounds(asked: CertifyConfig) -> None:
+    if asked.method not in BOUNDS:
+        raise ConfigError(f"certify.method: {unknown('method', asked.method, BOUNDS)}")
+    if not asked.seconds > 0:
+        raise ConfigError(f"certify.seconds must be above 0, not {asked.seconds:g}")
+    for epsilon in asked.epsilons:
+        if not 0 <= epsilon <= 1:
+            raise ConfigError(f"certify.epsilons must be from 0 to 1, not {epsilon:g}")
 
 
 @contextmanager

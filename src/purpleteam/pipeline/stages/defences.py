@@ -6,6 +6,7 @@ from functools import partial
 from purpleteam.core.config import build
 from purpleteam.defences.training import DEFENCES, Defence
 from purpleteam.models.loading import LoadedModel
+from purpleteam.pipeline.stages.certify import certified
 from purpleteam.pipeline.stages.evasion import attacked
 from purpleteam.pipeline.stages.models import baseline, evaluated
 from purpleteam.pipeline.state import Piece, Run
@@ -32,6 +33,7 @@ def hardened_by(run: Run, recipe: str, name: str, before: LoadedModel) -> Iterat
     defence = defence_of(run, recipe)
     model = run.trained("defences", name, defence, role="hardened", baseline=before)
     yield Piece(f"evaluate {name}", partial(evaluated, run, "defences", model))
+    yield from certified(run, "defences", model)
     radii = sorted({run.epsilon, defence.epsilon})
     yield from attacked(run, "defences", model, radii, curve=True, l2=recipe == "pgd")
 

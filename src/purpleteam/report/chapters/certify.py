@@ -3,17 +3,62 @@
 from collections.abc import Iterator, Mapping
 
 from purpleteam.core.records import Measurement
-from purpleteam.report.blocks import bars_figure, checks
-from purpleteam.report.chapter import CHAPTERS, Chapter, Sheet, beside, of_how, of_itself, of_model
-from purpleteam.report.collect import Evidence, about
+from purpleteam.report.blocks import bars_figure, checks, galleries
+from purpleteam.report.chapter import (
+    CHAPTERS,
+    Chapter,
+    Column,
+    Sheet,
+    beside,
+    of_how,
+    of_itself,
+    of_model,
+)
+from purpleteam.report.chapters.evasion import line_of
+from purpleteam.report.collect import Evidence, about, epsilon_of, items, model_name
+from purpleteam.report.figures import Series, curves
 from purpleteam.report.numbers import heading, number_of, radius
-from purpleteam.report.view import Figure, Given, Inline
+from purpleteam.report.view import DASH, Figure, Given, Inline, Table, row
+
+
+def _over_epsilon(evidence: Evidence) -> Iterator[Figure]:
+    """Return a figure for each model: clean, attacked and certified accuracy over epsilon."""
+    for name in evidence.models_with("certified_accuracy"):
+        records = [
+            record for record in evidence.find("certified_accuracy", name) if _is_ball(record)
+        ]
+        if not records:
+            continue
+        sizes = {record.value.n for record in records}
+        clean = [one for one in evidence.find("clean_accuracy", name) if one.value.n in sizes]
+        start = {0.0: number_of(clean[-1])} if clean else {}
+        proved = start | {epsilon_of(record): number_of(record) for record in records}
+        series = [Series(label="certified", points=dict(sorted(proved.items())), colour=0)]
+        attacked = line_of(evidence, name, "linf")
+        if attacked:
+            series.insert(0, Series(label="attacked", points=attacked, colour=1))
+        title = f"Clean, attacked and certified accuracy over ε, {name}"
+        said = "The truth lies between the two lines: no attack tried leaves less than the upper, "
+        said += "no adversary at all leaves less than the lower. At zero stands the clean accuracy."
+        svg = curves(
+            title, said, series, x_label="ε, linf radius in pixel units", y_label="accuracy"
+        )
+        radii = sorted({x for line in series for x in line.points})
+        rows = [row(line.label, *(line.points.get(x, DASH) for x in radii)) for line in series]
+        columns = ("Accuracy", *(f"ε = {epsilon:.4g}" for epsilon in radii))
+        yield Figure(title, svg, (said,), Table(title, columns, rows, dense=True))
+
+
+def _is_ball(record: Measurement) -> bool:
+    return record.how.get("norm") == "linf" and "counts" in record.detail
 
 
 def _figures(evidence: Evidence) -> Iterator[Figure]:
-    """Return a figure for each certified model: clean, then certified at each bound."""
+    """Return a figure for each other certificate: clean, then certified at each bound."""
     for name in evidence.models_with("certified_accuracy"):
-        records = evidence.find("certified_accuracy", name)
+        records = [one for one in evidence.find("certified_accuracy", name) if not _is_ball(one)]
+        if not records:
+            continue
         clean = about(evidence.find("clean_accuracy"), records[0])
         groups = [] if clean is None else [("no change", [(number_of(clean), "plain", "clean")])]
         bars = [(number_of(record), "true", "certified") for record in records]
@@ -21,6 +66,37 @@ def _figures(evidence: Evidence) -> Iterator[Figure]:
         title, said = f"Certified accuracy, {name}", "One bar for each bound."
         caption = "Each bar is a lower bound: no adversary within the bound leaves less."
         yield bars_figure(title, said, groups, (caption,))
+
+
+def _stages(evidence: Evidence) -> Iterator[Table]:
+    """Return which stage decided how many images, and at what cost, at each model's radii."""
+    rows = [
+        row(
+            model_name(record),
+            Given(bound_of(record), record.id),
+            str(stage.get("name", "")).replace("_", "-"),
+            *(
+                Given(str(stage.get(key, "")), record.id)
+                for key in ("looked_at", "verified", "falsified")
+            ),
+            Given(f"{float(stage.get('seconds', 0)):.1f}", record.id),
+        )
+        for record in evidence.find("certified_accuracy")
+        for stage in items(record.detail, "stages")
+        if stage.get("looked_at")
+    ]
+    if rows:
+        columns = ("Model", "Bound", "Stage", "Images", "Verified", "Falsified", "Seconds")
+        yield Table("Which stage decided", columns, rows, dense=True)
+
+
+def _count(kind: str) -> Column:
+    def cell(_: Evidence, record: Measurement) -> Inline:
+        counts = record.detail.get("counts")
+        told = counts.get(kind) if isinstance(counts, Mapping) else None
+        return DASH if told is None else Given(str(told), record.id)
+
+    return cell
 
 
 def bound_of(record: Measurement) -> str:
@@ -41,6 +117,8 @@ CHAPTER = Chapter(
     lead="What holds against every adversary within the bound, tried or not.",
     metrics=("certified_accuracy",),
     parts=(
+        _over_epsilon,
+        galleries("certificates"),
         _figures,
         Sheet(
             caption="Certified accuracy",
@@ -52,22 +130,30 @@ CHAPTER = Chapter(
                 **beside("clean_accuracy"),
                 "Bound": lambda _, record: Given(bound_of(record), record.id),
                 heading("certified_accuracy"): of_itself,
+                "Verified": _count("verified"),
+                "Falsified": _count("falsified"),
+                "Unknown": _count("unknown"),
             },
+            order=lambda record: (str(record.how.get("method")), epsilon_of(record)),
         ),
+        _stages,
         checks("Checks of the certificates", "certify", "certificate"),
     ),
-    means="Deep Partition Aggregation trains many small networks, each on a part of the training "
-    "set that the images' content alone decides, and lets them vote. An image that is put in or "
-    "taken out can change one of them, so an answer with a wide enough lead cannot be turned by "
-    "that many changed images. A replaced image counts as two changes.",
-    means_not="The certificate is about this vote, not about the other models of the report, and "
-    "about the training images alone: it says nothing of an image that is changed when it is "
-    "classified.",
+    means="Bounds propagate the whole ball through the net: an image is verified when no image "
+    "within the radius is classified otherwise, falsified when one is and is shown, unknown when "
+    "neither was reached. Deep Partition Aggregation trains many small networks, each on a part "
+    "of the training set that the images' content alone decides, and lets them vote. An image that "
+    "is put in or taken out can change one of them, so an answer with a wide enough lead cannot be "
+    "turned by that many changed images. A replaced image counts as two changes.",
+    means_not="A certificate holds for its own classifier and bound: one within a radius says "
+    "nothing of larger changes, of turned or redrawn images, or of a poisoned training set; that "
+    "of partitions is about their vote and the training images alone.",
     checks=("certify", "certificate"),
     stage="certify",
     gap="Certificates: nothing was proved; every robust accuracy is an upper bound that a better "
     "attack may lower",
-    try_="purple certify --dataset {dataset}",
+    galleries=("certificates",),
+    try_="purple certify --model {model} --dataset {dataset} --epsilon 0.1",
     after="poison",
 )
 CHAPTERS.register("certify")(CHAPTER)

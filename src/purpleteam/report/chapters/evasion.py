@@ -20,7 +20,7 @@ ORDER = ("norm", "attack")
 def _curves(evidence: Evidence) -> Iterator[Figure]:
     norms = {str(record.how.get("norm", "linf")) for record in evidence.find("robust_accuracy")}
     for norm in sorted(norms, reverse=True):
-        lines = {name: _line(evidence, name, norm) for name in evidence.models}
+        lines = {name: line_of(evidence, name, norm) for name in evidence.models}
         lines = {name: line for name, line in lines.items() if len(line.keys() - {0.0}) > 1}
         if not lines:
             continue
@@ -41,7 +41,7 @@ def _curves(evidence: Evidence) -> Iterator[Figure]:
         yield Figure(title, svg, (said,), Table(title, columns, rows, dense=True))
 
 
-def _line(evidence: Evidence, model: str, norm: str) -> dict[float, Number]:
+def line_of(evidence: Evidence, model: str, norm: str) -> dict[float, Number]:
     """Return one number for each radius: of a curve where there is one, else the lowest."""
     records = evidence.white_box(model, norm)
     line: dict[float, Measurement] = {}
