@@ -53,6 +53,11 @@ def test_the_smoothed_ramp_stays_below_the_line_and_never_jumps_in_slope(done):
         assert abs((above - at) - (at - below)) / step < 20 * step  # the slope's own change
 
 
+def test_the_first_quarter_of_the_smoothed_ramp_is_a_fourth_power():
+    assert ramped(13.0, 0.35, 0.1, 1.1, "smoothed") == pytest.approx(1.0)
+    assert ramped(13.0, 0.225, 0.1, 1.1, "smoothed") == pytest.approx(0.5**4)
+
+
 def test_without_a_ramp_all_of_epsilon_is_there_from_the_start():
     assert ramped(0.3, 0.0, 0.0, 0.0) == 0.3
 
@@ -73,8 +78,12 @@ def test_trades_adds_the_divergence_of_the_images_near_by(net, batch):
     x_adv = recipe.attacked(net, x, logits.detach().softmax(1), rng(), 1.0)
     clean, near = logits.softmax(1), net(x_adv).softmax(1)
     divergence = (clean * (clean.log() - near.log())).sum(1).mean()
+    expected = F.cross_entropy(logits, y) + 3 * divergence
     loss = recipe.objective(net, x, y, rng(), 1.0)
-    assert torch.allclose(loss, F.cross_entropy(logits, y) + 3 * divergence, atol=1e-6)
+    assert torch.allclose(loss, expected, atol=1e-6)
+    weights = [one for one in net.parameters() if one.ndim > 1]
+    for one, other in zip(*(torch.autograd.grad(value, weights) for value in (loss, expected))):
+        assert torch.allclose(one, other, atol=1e-6)  # also through the answers to clean images
 
 
 def test_trades_with_no_weight_on_the_divergence_is_plain_training(net, batch):
