@@ -282,30 +282,20 @@ class BatchNorm(Scaling):
     shift: Tensor | None = None
     stabiliser: float = 1e-5
 
-    @classmethod
-    def by(
-        cls,
-        mean: Tensor,
-        variance: Tensor,
-        weight: Tensor | None,
-        shift: Tensor | None,
-        stabiliser: float,
-        axes: int,
-    ) -> Self:
-        """Return it by the mean (C,) and variance (C,) of each channel of outputs with `axes`."""
-        factor = (variance.double() + stabiliser).rsqrt()
-        if weight is not None:
-            factor = factor * weight
-        offset = -mean * factor if shift is None else shift - mean * factor
+    def by(self, mean: Tensor, variance: Tensor, axes: int) -> Self:
+        """Return it by the mean and variance (C,) of the channels of images with so many axes."""
+        factor = (variance.double() + self.stabiliser).rsqrt()
+        factor = factor if self.weight is None else factor * self.weight
+        offset = -mean * factor if self.shift is None else self.shift - mean * factor
         sides = (-1, *(1,) * (axes - 1))
         factor, offset = (part.to(mean.dtype).reshape(sides) for part in (factor, offset))
-        return cls(factor, offset, weight, shift, stabiliser)
+        return replace(self, factor=factor, offset=offset)
 
     def by_batch(self, x: Tensor) -> Self:
         """Return it by the statistics of a batch (N, C, ...), through which gradients go."""
         others = [axis for axis in range(x.ndim) if axis != 1]
         variance, mean = torch.var_mean(x, others, correction=0)
-        return self.by(mean, variance, self.weight, self.shift, self.stabiliser, x.ndim - 1)
+        return self.by(mean, variance, x.ndim - 1)
 
 
 @dataclass(frozen=True, eq=False)

@@ -102,10 +102,9 @@ class Network:
         values, nodes = [x], list(self.nodes)
         for number, node in enumerate(self.nodes, 1):
             inputs = [values[source] for source in node.inputs]
-            layer = node.layer
+            layer, source = node.layer, node.inputs[0]
             if isinstance(layer, BatchNorm):
                 layer = layer.by_batch(*inputs)
-                source = node.inputs[0]
                 before = nodes[source - 1].layer if source else None
                 if isinstance(before, Dense | Convolution) and self.users[source] == (number,):
                     nodes[source - 1] = replace(nodes[source - 1], layer=before.scaled(layer))
@@ -210,9 +209,8 @@ class Builder:
         place: str,
     ) -> int:
         """Add a batch normalisation by its statistics, folded into a factor and an offset."""
-        axes = len(self.shape(node))
-        layer = BatchNorm.by(mean, variance, weight, bias, stabiliser, axes)
-        return self.add(layer, [node], place)
+        layer = BatchNorm(variance, None, weight, bias, stabiliser)
+        return self.add(layer.by(mean, variance, len(self.shape(node))), [node], place)
 
     def averaged(
         self, node: int, kernel: Pair, stride: Pair, padding: Pair, counts_padding: bool, place: str

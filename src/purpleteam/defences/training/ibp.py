@@ -33,7 +33,7 @@ class IBPTraining(Defence):
     keep = "last"  # the step size has fallen by then; and other bounds may judge the net
     ranges = (
         "train_epsilon above 0 and at most 1; robust_weight from 0 to 1; warm_up from 0 to 1; "
-        "regularisation at least 0 and finite; attack_every at least 1"
+        "regularisation at least 0 and finite"
     )
 
     epochs: int = 70
@@ -54,8 +54,6 @@ class IBPTraining(Defence):
     """Weight of the penalties on tightness and balance, which fades out as the box grows."""
     fresh_start: bool = True
     """Draw all weights anew, for boxes; else begin from those that the net has."""
-    attack_every: int = 5
-    """Epochs from one attack on the validation images, PGD-10, to the next."""
 
     @property
     def radius(self) -> float:
@@ -68,15 +66,13 @@ class IBPTraining(Defence):
         if self.fresh_start:
             initialise(network_of(work.net, shape), generator(work.seed, "weights for boxes"))
         network: Network | None = None  # of the net as it trains, on its device, behind its ramp
-        batches = -(-len(work.dataset.train) // self.batch_size)
-        seen = 0  # batches, over all epochs
+        grown = 0.0
 
         def objective(
             asked: Guarded, x: Tensor, y: Tensor, rng: torch.Generator, done: float
         ) -> Tensor:
-            nonlocal network, seen
+            nonlocal network, grown
             network = network or network_of(asked.model, shape)
-            seen = round(done * self.epochs * batches) + 1
             grown = grown_by(done / self.warm_up) if self.warm_up else 1.0
             logits, live = network.by_batch(x)
             clean = F.cross_entropy(logits, y)
@@ -96,14 +92,12 @@ class IBPTraining(Defence):
                 model, images, epsilon=self.epsilon, method="ibp", device=device_of(model)
             )
             right, proved = found.decided_by != "clean", found.verdicts == VERIFIED
-            attacked = None
-            if (epoch := seen // batches) % self.attack_every == 0 or epoch == self.epochs:
-                attacked = proved.copy()  # no attack on these succeeds
-                if len(left := np.flatnonzero(right & ~proved)):
-                    attacked[left] = evaluate(model, images.take(left), attack).broken_by < 0
+            standing = proved.copy()  # no attack on these succeeds
+            if grown == 1 and len(left := np.flatnonzero(right & ~proved)):
+                standing[left] = evaluate(model, images.take(left), attack).broken_by < 0
             return Validation(
                 validation_accuracy=float(right.mean()),
-                attacked=None if attacked is None else float(attacked.mean()),
+                attacked=float(standing.mean()) if grown == 1 else None,
                 certified=float(proved.mean()),
             )
 
@@ -112,14 +106,9 @@ class IBPTraining(Defence):
     def robust_loss(
         self, net: Network, x: Tensor, y: Tensor, grown: float, rng: torch.Generator
     ) -> tuple[Tensor, Boxes]:
-        """Return a loss (scalar) of images in their boxes, and the boxes of the layers.
+        """Return a loss of images (N, C, H, W) in boxes, which it returns too, of each layer.
 
-        Args:
-            net: the net, whose parameters get the gradients.
-            x: images (N, C, H, W).
-            y: their labels (N,).
-            grown: fraction of `radius` that the boxes have, above 0.
-            rng: what is drawn.
+        `grown` above 0 is the fraction of `radius` that the boxes have by now.
         """
         boxes = intervals(net, ball(x, self.radius * grown), rounding=False)
         return worst_loss(net, boxes, y), boxes
@@ -159,7 +148,7 @@ def imbalance(net: Network, boxes: Boxes, tolerance: float = 0.5) -> Tensor:
 
 def initialise(net: Network, rng: torch.Generator) -> None:
     """Draw weights of which boxes keep their width: N(0, 2 pi / fan_in^2), last layer aside."""
-    weights = [getattr(node.layer, "weight", None) for node in net.nodes]
+    weights = (getattr(node.layer, "weight", None) for node in net.nodes)
     drawn = [one for one in weights if isinstance(one, nn.Parameter) and one.ndim > 1]
     with torch.no_grad():
         for weight in drawn[:-1]:

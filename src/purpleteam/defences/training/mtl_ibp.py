@@ -19,23 +19,18 @@ class MTLIBPTraining(IBPTraining):
     complete verifier.
     """
 
-    ranges = "bound_share from 0 to 1; steps at least 0; relative_step_size above 0 and finite"
+    ranges = "bound_share from 0 to 1; steps at least 0"
 
     robust_weight: float = 1.0
     bound_share: float = 0.5
     """Share of the interval bound in the robust loss, the attack has the rest; at 1 it is IBP."""
     steps: int = 1
     """Gradient steps of the attack."""
-    relative_step_size: float = 2.0
-    """Length of one step, as a multiple of the ball's radius / steps."""
 
     def robust_loss(
         self, net: Network, x: Tensor, y: Tensor, grown: float, rng: torch.Generator
     ) -> tuple[Tensor, Boxes]:
         bound, boxes = super().robust_loss(net, x, y, grown, rng)
-        if self.bound_share == 1:
-            return bound, boxes
-        root = net.root
-        point = worst_point(net, boxes[root], y, self.steps, self.relative_step_size, rng)
-        attacked = F.cross_entropy(net.values(point, root)[-1], y)
+        point = worst_point(net, boxes[net.root], y, self.steps, rng)
+        attacked = F.cross_entropy(net.values(point, net.root)[-1], y)
         return torch.lerp(attacked, bound, self.bound_share), boxes

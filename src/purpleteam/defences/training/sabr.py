@@ -18,24 +18,19 @@ class SABRTraining(IBPTraining):
     More images are right than with IBP, and intervals prove fewer: it wants a complete verifier.
     """
 
-    ranges = (
-        "relative_size above 0 and at most 1; steps at least 0; relative_step_size above 0 and "
-        "finite"
-    )
+    ranges = "relative_size above 0 and at most 1; steps at least 0"
 
     robust_weight: float = 1.0
     relative_size: float = 0.4
     """Radius of the small box, as a multiple of that of the ball; at 1 it is IBP."""
     steps: int = 8
     """Gradient steps of the attack that finds its centre."""
-    relative_step_size: float = 2.0
-    """Length of one step, as a multiple of the ball's radius / steps."""
 
     def robust_loss(
         self, net: Network, x: Tensor, y: Tensor, grown: float, rng: torch.Generator
     ) -> tuple[Tensor, Boxes]:
         whole = intervals(net, ball(x, self.radius * grown), rounding=False)[net.root]
-        point = worst_point(net, whole, y, self.steps, self.relative_step_size, rng)
+        point = worst_point(net, whole, y, self.steps, rng)
         box = small_box(whole, point, self.relative_size)
         boxes = intervals(net, box, at=net.root, rounding=False)
         return worst_loss(net, boxes, y), boxes
@@ -49,26 +44,20 @@ def small_box(whole: Box, point: Tensor, relative_size: float) -> Box:
     return Box(centre - relative_size * radius, centre + relative_size * radius)
 
 
-def worst_point(
-    net: Network,
-    box: Box,
-    y: Tensor,
-    steps: int,
-    relative_step_size: float,
-    rng: torch.Generator,
-) -> Tensor:
+def worst_point(net: Network, box: Box, y: Tensor, steps: int, rng: torch.Generator) -> Tensor:
     """Return what PGD finds from a uniform start, (N, ...), in the box of the node `net.root`.
 
     That box is exactly what the ball becomes there; behind an input ramp it is where gradients are.
-    A step is `relative_step_size` / `steps` times half the box's width in each value.
+    All steps together are as long as the box is wide, in each value.
     """
-    fixed, half = net.to(box.lower.dtype), (box.upper - box.lower) / 2
+    box, fixed = Box(*(side.detach() for side in box)), net.to(box.lower.dtype)
+    half = (box.upper - box.lower) / 2
     share = torch.rand(half.shape, generator=rng).to(half.device)
-    point = (box.lower + 2 * half * share).detach()
+    point = box.lower + 2 * half * share
     for _ in range(steps):
         point.requires_grad_(True)
         loss = F.cross_entropy(fixed.values(point, net.root)[-1], y, reduction="sum")
         (gradient,) = torch.autograd.grad(loss, point)
-        point = point.detach() + relative_step_size / steps * half * gradient.sign()
+        point = point.detach() + 2 * half / steps * gradient.sign()
         point = torch.minimum(torch.maximum(point, box.lower), box.upper)
     return point.detach()
