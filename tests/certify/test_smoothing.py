@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -183,6 +184,22 @@ def test_a_radius_that_is_too_large_is_contradicted_by_an_attack() -> None:
     planted = replace(proved, images=tuple(replace(c, radius=2 * c.radius) for c in proved.images))
     found = contradicted(images, planted, smoothing, 0.5)
     assert found and np.all(distances(images)[list(found)] < 0.5)
+
+
+def test_an_abstention_contradicts_nothing() -> None:
+    images = random_images(8)
+    proved = certify_smoothing(Plane(), images, Smoothing())
+    within = [i for i, one in enumerate(proved.images) if one.radius > 0.1]
+    attack = ATTACKS["pgd"](norm="l2", epsilon=0.1, steps=1)
+
+    def told(*answers: int | None) -> tuple[int, ...]:
+        def answer(_: Tensor, index: Sequence[int]) -> list[int | None]:
+            return [answers[proved.images[i].label] for i in index]
+
+        return contradictions(images, proved, attack, Plane(), answer)
+
+    assert within and told(1, 0) == tuple(within)
+    assert told(0, 1) == told(None, None) == ()
 
 
 @pytest.mark.parametrize(
