@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))  # pages are made from 
 import abuse_tables
 import attack_tables
 import backdoor_tables
+import certified_tables
 import scan_tables
 import serving_tables
 import verdict_tables
@@ -34,7 +35,16 @@ from purpleteam.report.view import DASH, Cell, Number, Table, row
 __all__ = ["BLOCK", "render", "updated"]
 
 ROOT = Path(__file__).resolve().parent.parent
-DOCS = ("abuse", "assignment", "attacks", "backdoors", "measured", "scanning", "signing")
+DOCS = (
+    "abuse",
+    "assignment",
+    "attacks",
+    "backdoors",
+    "certificates",
+    "measured",
+    "scanning",
+    "signing",
+)
 PAGES = tuple(
     ROOT / f"{name}.md" for name in ("README", "SECURITY", *(f"docs/{one}" for one in DOCS))
 )
@@ -226,6 +236,8 @@ BLOCKS: dict[str, Callable[[Path], str]] = {
     "assignment_claims": _claims_of,
     "backdoors": backdoor_tables.backdoors,
     "calibration": verdict_tables.calibration,
+    "certified": certified_tables.rows,
+    "certified_speed": certified_tables.speed,
     "drawn_digits": serving_tables.drawn_digits,
     "hostile": _hostile,
     "inputs": abuse_tables.inputs,
@@ -255,6 +267,7 @@ BLOCKS: dict[str, Callable[[Path], str]] = {
     "verdicts_loops": verdict_tables.loops,
 }
 FILES = {
+    "certified_speed": "certified",
     **{f"summary_{name}": name for name in ("attacks", "backdoors", "mnist")},
     **{f"abuse_{name}": "abuse" for name in ("copies", "people")},
     "assignment_claims": "mnist",
