@@ -15,7 +15,6 @@ from torch import nn
 from purpleteam.core.errors import ModelError, PurpleError
 from purpleteam.models import Provenance, build, load, store
 from purpleteam.models.adapters import NORMALISATIONS, Normalisation
-from purpleteam.models.architectures import ARCHITECTURES
 from purpleteam.models.devices import frozen
 from purpleteam.models.inference import Nets, logits
 
@@ -96,8 +95,8 @@ def test_where_a_first_layer_is_flat_is_found_by_its_gradients(kind: str, channe
     torch.testing.assert_close(found.sloped, expected, rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", sorted(ARCHITECTURES))
-def test_no_architecture_of_ours_is_flat_at_an_end(name: str) -> None:
+@pytest.mark.parametrize("name", ["classic_cnn", "residual_cnn", "small_cnn"])
+def test_an_architecture_of_ours_is_flat_at_no_end(name: str) -> None:
     net = nn.Sequential(nn.MaxPool2d(5, 1, 2), build(name, (1, 28, 28), 10, seed=0))
     x = torch.rand((4, 1, 28, 28), generator=torch.Generator().manual_seed(0))
     for module in (net, net[1]):
