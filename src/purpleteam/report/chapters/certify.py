@@ -103,7 +103,7 @@ def bound_of(record: Measurement) -> str:
     """Return the bound within which a certificate holds."""
     bound = record.how.get("epsilon")
     if not isinstance(record.how.get("layout"), Mapping):
-        return radius(bound)
+        return radius(bound) + (" in l2" if record.how.get("norm") == "l2" else "")
     return f"{bound} changed training image{'' if bound == 1 else 's'}"  # it counts them
 
 
@@ -126,6 +126,7 @@ CHAPTER = Chapter(
             columns={
                 "Model": of_model,
                 "Method": of_how("method"),
+                "May fail with": of_how("failure_probability"),
                 "Parts": _parts,
                 **beside("clean_accuracy"),
                 "Bound": lambda _, record: Given(bound_of(record), record.id),
@@ -141,10 +142,13 @@ CHAPTER = Chapter(
     ),
     means="Bounds propagate the whole ball through the net: an image is verified when no image "
     "within the radius is classified otherwise, falsified when one is and is shown, unknown when "
-    "neither was reached. Deep Partition Aggregation trains many small networks, each on a part "
-    "of the training set that the images' content alone decides, and lets them vote. An image that "
-    "is put in or taken out can change one of them, so an answer with a wide enough lead cannot be "
-    "turned by that many changed images. A replaced image counts as two changes.",
+    "neither was reached. A Lipschitz bound says how far scores move at most. Randomized smoothing "
+    "certifies another classifier, the model's vote under noise, and each of its certificates may "
+    "fail with a small stated probability. Deep Partition Aggregation trains many small "
+    "networks, each on a part of the training set that the images' content alone decides, and lets "
+    "them vote. An image that is put in or taken out can change one of them, so an answer with a "
+    "wide enough lead cannot be turned by that many changed images. A replaced image counts as two "
+    "changes.",
     means_not="A certificate holds for its own classifier and bound: one within a radius says "
     "nothing of larger changes, of turned or redrawn images, or of a poisoned training set; that "
     "of partitions is about their vote and the training images alone.",
