@@ -53,7 +53,9 @@ Split = Annotated[
 ]
 Limit = Annotated[int | None, "At most this many images: the first of the split."]
 Epochs = Annotated[int | None, Option(least=1, help="Epochs, where not the recipe's.")]
-Budget = Annotated[float | None, "Minutes; stops before an epoch that would go beyond them."]
+Budget = Annotated[
+    float | None, "Minutes; stops before an epoch beyond them; typed again, it goes on."
+]
 Trusted = Annotated[
     int, Option(least=2, help="Clean validation images: this many, from the first.")
 ]

@@ -82,7 +82,11 @@ def train_and_store(
         name=name,
         lab=lab,
     )
-    checkpoint.unlink(missing_ok=True)
+    done, notes = len(training.epochs), subject.notes
+    if seconds is not None and done < recipe.epochs:
+        notes = (*notes, f"--budget: {done} of {recipe.epochs} epochs; typed again, it goes on")
+    else:
+        checkpoint.unlink(missing_ok=True)
     facts = {
         "model_name": name or stem.name,
         "model": stored.card.digest,
@@ -106,7 +110,7 @@ def train_and_store(
         training=training,
         values=values,
         records=tuple(records),
-        notes=subject.notes,
+        notes=notes,
     )
 
 
