@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from purpleteam.certify.bends import Clip, MaxPool, Rectifier
 from purpleteam.certify.layers import Convolution, Dense, Layer, Rearranged, Scaling, Stacked, Sum
-from purpleteam.certify.network import Network, Node, Shape, Unsupported, network_of
+from purpleteam.certify.network import Network, Shape, Unsupported, network_of
 from purpleteam.certify.radii import Certificate, RadiusCertificate
 from purpleteam.core.errors import ModelError, UsageError, unknown
 from purpleteam.core.progress import SILENT, Progress
@@ -66,7 +65,7 @@ def spectral_norm(layer: Layer, out: Shape, place: str = "") -> float:
 
 def lipschitz_bounds(network: Network) -> Tensor:
     """Return how far each two logits' difference moves at most per L2 of the image, (K, K)."""
-    network = network.to(torch.float64, torch.device("cpu"))
+    network = network.to(torch.float64, torch.device("cpu")).folded()
     bounds = [1.0]  # of each node
     for node in network.nodes:
         layer, before = node.layer, [bounds[source] for source in node.inputs]
@@ -81,10 +80,6 @@ def lipschitz_bounds(network: Network) -> Tensor:
             bound = before[0] * math.sqrt(math.prod(-(-side // step) for side, step in sides))
         else:
             bound = before[0] * spectral_norm(layer, node.shape, node.place)
-            if (folded := _folded(network, node)) is not None:
-                source = network[node.inputs[0]]
-                norm = spectral_norm(folded, source.shape, node.place)
-                bound = min(bound, bounds[source.inputs[0]] * norm)
         bounds.append(bound)
     last = network.nodes[-1]
     if isinstance(last.layer, Dense):
@@ -93,20 +88,6 @@ def lipschitz_bounds(network: Network) -> Tensor:
     else:
         gaps = torch.full((network.classes,) * 2, math.sqrt(2) * bounds[-1], dtype=torch.float64)
     return gaps * (1 + ROUNDING)
-
-
-def _folded(network: Network, node: Node) -> Dense | Convolution | None:
-    """Return a scaling and the layer before as one layer: batch norm is part of a convolution."""
-    source = network[node.inputs[0]] if node.inputs[0] else node
-    if not isinstance(node.layer, Scaling) or not isinstance(source.layer, Dense | Convolution):
-        return None
-    factors = node.layer.factor.broadcast_to(node.shape).reshape(node.shape[0], -1)
-    if not (factors == factors[:, :1]).all():  # as of an average that leaves the border out
-        return None
-    weight = source.layer.weight
-    return replace(
-        source.layer, weight=weight * factors[:, 0].reshape(-1, *(1,) * (weight.ndim - 1))
-    )
 
 
 def certify_lipschitz(

@@ -119,6 +119,40 @@ class Network:
         moved = [replace(node, layer=node.layer.to(dtype, device)) for node in self.nodes]
         return Network(self.image, tuple(moved))
 
+    def folded(self) -> Network:
+        """Return the same function, each scaling by channels inside the layer before it."""
+        nodes: list[Node] = []
+        place = {0: 0}  # of each node that was: where it is now
+        for number, node in enumerate(self.nodes, 1):
+            source = place[node.inputs[0]]
+            alone = source and self.users[node.inputs[0]] == (number,)
+            joined = _joined(nodes[source - 1].layer, node) if alone else None
+            if joined is None:
+                nodes.append(replace(node, inputs=tuple(place[one] for one in node.inputs)))
+                source = len(nodes)
+            else:
+                nodes[source - 1] = replace(nodes[source - 1], layer=joined)
+            place[number] = source
+        return Network(self.image, tuple(nodes))
+
+
+def _joined(layer: Layer, node: Node) -> Layer | None:
+    """Return a layer with the scaling behind it folded in; None where it is by places."""
+    scaling = node.layer
+    if not isinstance(layer, Convolution | Dense) or not isinstance(scaling, Scaling):
+        return None
+    rows = []
+    for values in (scaling.factor, scaling.offset):
+        full = (scaling.factor * 0 if values is None else values).double().expand(1, *node.shape)
+        rows.append(full.reshape(node.shape[0], -1))
+    if any((full != full[:, :1]).any() for full in rows):
+        return None
+    factor, shift = (full[:, 0] for full in rows)
+    if layer.offset is not None:
+        shift = layer.offset * factor + shift
+    weight = layer.weight * factor.reshape(-1, *(1,) * (layer.weight.ndim - 1))
+    return replace(layer, weight=weight, offset=shift)
+
 
 def network_of(model: object, shape: Sequence[int]) -> Network:
     """Return the graph of a classifier of images (C, H, W); its tensors are the model's own.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from purpleteam.certify.bends import Clip, MaxPool, Rectifier
 from purpleteam.certify.layers import Convolution, Dense, Layer, Rearranged, Scaling, Stacked
-from purpleteam.certify.network import Network, Shape
+from purpleteam.certify.network import Network
 
 OPSET, IR_VERSION = 17, 8  # the newest that the verifiers of VNN-COMP read without exception
 
@@ -22,17 +21,8 @@ def write_onnx(network: Network) -> bytes:
 
     A normalisation behind a layer with weights is folded into it.
     """
-    layers: dict[int, Layer] = {}
-    names, taken = {0: "images"}, {0: 0}  # by number: what stands for a node once some are folded
-    for number, node in enumerate(network.nodes, 1):
-        source, layer = node.inputs[0], node.layer
-        before, alone = layers.get(taken[source]), network.users[source] == (number,)
-        if alone and isinstance(layer, Scaling) and isinstance(before, Convolution | Dense):
-            joined = _joined(before, layer, network.shape(source))
-            if joined is not None:
-                layers[taken[source]], taken[number] = joined, taken[source]
-                continue
-        layers[number], taken[number] = layer, number
+    network = network.folded()
+    names = {0: "images"}  # of what each node gives
     nodes: list[Any] = []
     weights: list[Any] = []
 
@@ -49,9 +39,8 @@ def write_onnx(network: Network) -> bytes:
         nodes.append(helper.make_node(kind, given, [f"layer_{len(nodes)}"], **attributes))
         return str(nodes[-1].output[0])
 
-    for number, layer in layers.items():
-        sources = [names[taken[source]] for source in network[number].inputs]
-        names[number] = _put(put, layer, sources)
+    for number, node in enumerate(network.nodes, 1):
+        names[number] = _put(put, node.layer, [names[source] for source in node.inputs])
     nodes[-1].output[0] = "logits"
     first = helper.make_tensor_value_info("images", onnx.TensorProto.FLOAT, [1, *network.image])
     last = helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, [1, network.classes])
@@ -94,18 +83,3 @@ def _put(put: Any, layer: Layer, sources: list[Any]) -> Any:
     for other in others:  # those of a Sum, or an offset
         x = x if other is None else put("Add", x, other)
     return x
-
-
-def _joined(layer: Any, scaling: Scaling, shape: Shape) -> Any:
-    """Return the layer with a scaling by channels folded in; None where it is by places."""
-    rows = []
-    for values in (scaling.factor, scaling.offset):
-        full = (scaling.factor * 0 if values is None else values).double().expand(1, *shape)
-        rows.append(full.reshape(shape[0], -1))
-    if any((full != full[:, :1]).any() for full in rows):
-        return None
-    factor, shift = (full[:, 0] for full in rows)
-    if layer.offset is not None:
-        shift = layer.offset * factor + shift
-    weight = layer.weight * factor.reshape(-1, *(1,) * (layer.weight.ndim - 1))
-    return replace(layer, weight=weight, offset=shift)
