@@ -44,8 +44,8 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "results" / "judged.json"
 TOOLS = ROOT / ".venv" / "tools"
 EACH = 8  # of each of our verdicts, the first images
-TIMEOUT = 60
-SPARE = 60  # seconds beyond it, after which the judge is stopped
+TIMEOUT = 120
+SPARE = 180  # seconds beyond it, after which the judge is stopped
 OPPOSITE = {"verified": "sat", "falsified": "unsat"}
 
 
@@ -115,7 +115,7 @@ def judged(tool: Path, folder: Path, name: str) -> None:
     answer = folder / "answers" / f"{name}.txt"
     if answer.exists():
         return
-    command = ["nice", str(tool / "bin" / "vibecheck"), "verify", f"2.0/{name}.vnnlib"]
+    command = ["nice", "-n", "2", str(tool / "bin" / "vibecheck"), "verify", f"2.0/{name}.vnnlib"]
     command += ["--network", "N=net.onnx", "--timeout", str(TIMEOUT)]
     (folder / "answers").mkdir(exist_ok=True)
     safe = {"ORT_DISABLE_TELEMETRY": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": ""}
@@ -129,7 +129,7 @@ def judged(tool: Path, folder: Path, name: str) -> None:
     except subprocess.TimeoutExpired:
         said = "timeout\n"
     if not said.strip():
-        raise RuntimeError(f"{command[1]} said nothing of {folder / name}: {done.stderr[-500:]}")
+        raise RuntimeError(f"vibecheck said nothing of {folder / name}: {done.stderr[-500:]}")
     (folder / "answers" / f"{name}.seconds").write_text(f"{time.monotonic() - started:.1f}")
     answer.write_text(said)
 

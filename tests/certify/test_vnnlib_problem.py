@@ -229,10 +229,12 @@ def test_what_cannot_be_written_is_refused(
 LAYERS = {
     "grouped": nn.Conv2d(4, 8, 3, stride=2, padding=(1, 0), dilation=(1, 2), groups=2, bias=False),
     "pooled by the largest": nn.MaxPool2d(3, 2, padding=1),
+    "pooled beyond the edge": nn.MaxPool2d(3, (2, 3), ceil_mode=True),
     "pooled by the mean": nn.AvgPool2d(2, padding=1, count_include_pad=False),
     "leaky": nn.LeakyReLU(0.1),
     "parametric": nn.PReLU(4, 0.3),
     "clipped": nn.ReLU6(),
+    "clipped on one side": nn.Sequential(nn.Hardtanh(-1e30, 0.5), nn.Hardtanh(-0.5, 1e30)),
     "a norm alone": nn.BatchNorm2d(4),
     "adaptive": nn.AdaptiveAvgPool2d(1),
 }

@@ -75,7 +75,8 @@ def _put(put: Any, layer: Layer, sources: list[Any]) -> Any:
             slope = float(layer.slope)
             x = put("LeakyRelu", x, **{"alpha": slope}) if slope else put("Relu", x)
         case Clip():
-            x = put("Clip", x, layer.least, layer.most)
+            ends = (end if np.isfinite(end) else "" for end in (layer.least, layer.most))
+            x = put("Clip", x, *ends)
         case MaxPool():
             left, right, top, bottom = layer.padding
             pads = [top, left, bottom, right]
