@@ -45,7 +45,8 @@ class Net(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.first((x - 0.5) / 0.25)
-        x = self.convolution(x) + torch.relu(self.second(self.convolution(x)))
+        x = self.convolution(x)
+        x = x + torch.relu(self.second(x))
         x = nn.functional.avg_pool2d(x, 2).flatten(1)
         return self.last(self.linear(x)).softmax(1)
 
@@ -74,7 +75,7 @@ def test_the_net_is_plain_and_answers_as_before(net: nn.Module, folder: Path) ->
     model = onnx.load(folder / "net.onnx")
     assert [(one.domain, one.version) for one in model.opset_import] == [("", 17)]
     kinds = {node.op_type for node in model.graph.node}
-    assert not kinds & {"BatchNormalization", "Softmax"} and {"Conv", "Gemm", "Relu"} <= kinds
+    assert kinds <= {"Mul", "Add", "Conv", "Relu", "AveragePool", "Reshape", "Gemm"}
     assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_value == 1
     for one in X:
         scores = scores_of((folder / "net.onnx").read_bytes(), one[None].numpy())
@@ -229,7 +230,7 @@ def test_what_cannot_be_written_is_refused(
 LAYERS = {
     "grouped": nn.Conv2d(4, 8, 3, stride=2, padding=(1, 0), dilation=(1, 2), groups=2, bias=False),
     "pooled by the largest": nn.MaxPool2d(3, 2, padding=1),
-    "pooled beyond the edge": nn.MaxPool2d(3, (2, 3), ceil_mode=True),
+    "pooled beyond the edge": nn.MaxPool2d(3, (2, 1), ceil_mode=True),
     "pooled by the mean": nn.AvgPool2d(2, padding=1, count_include_pad=False),
     "leaky": nn.LeakyReLU(0.1),
     "parametric": nn.PReLU(4, 0.3),

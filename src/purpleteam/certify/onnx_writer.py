@@ -59,6 +59,9 @@ def _put(put: Any, layer: Layer, sources: list[Any]) -> Any:
             x = put("Gemm", x, layer.weight, layer.offset, transB=1)
         case Convolution():
             sides: Any = {"strides": layer.stride, "pads": layer.padding * 2}
+            if _averages(layer):
+                sides |= {"kernel_shape": layer.weight.shape[2:], "count_include_pad": 1}
+                return put("AveragePool", x, **sides)
             sides |= {"dilations": layer.dilation, "group": layer.groups}
             x = put("Conv", x, layer.weight, layer.offset, **sides)
         case Scaling():
@@ -84,3 +87,12 @@ def _put(put: Any, layer: Layer, sources: list[Any]) -> Any:
     for other in others:  # those of a Sum, or an offset
         x = x if other is None else put("Add", x, other)
     return x
+
+
+def _averages(layer: Layer) -> bool:
+    """Say whether it is an average pooling: verifiers know those, and few know groups."""
+    if not isinstance(layer, Convolution) or layer.offset is not None or layer.dilation != (1, 1):
+        return False
+    channels, within, *sides = layer.weight.shape
+    alone = layer.groups == channels and within == 1
+    return alone and bool((layer.weight == 1 / (sides[0] * sides[1])).all())
