@@ -211,10 +211,19 @@ class Moody(nn.Module):
         ),
         ({"epsilon": None}, UsageError, "--vnnlib needs --epsilon, such as 0.1 or 2/255"),
         ({"vnnlib": None, "verdicts": "x"}, UsageError, "--verdicts goes with --vnnlib"),
+        ({"verdicts": "none"}, UsageError, "--verdicts 'none' is no folder"),
         ({"vnnlib": "."}, UsageError, "'.' is not empty: name a new folder"),
         ({"kind": TensorProto.UINT8}, ModelError, "takes bytes"),
     ],
-    ids=["disagrees", "a function", "no radius", "no folder", "a full folder", "bytes"],
+    ids=[
+        "disagrees",
+        "a function",
+        "no radius",
+        "no folder",
+        "no verdicts",
+        "a full folder",
+        "bytes",
+    ],
 )
 def test_what_cannot_be_written_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: dict[str, Any], error: Any, why: str

@@ -49,6 +49,8 @@ def write(subject: Subject, folder: Path, epsilon: float) -> dict[str, Any]:
 
 def read(folder: Path, verdicts: Path) -> dict[str, Any]:
     """Return how many verdicts there are of each kind, and which witnesses are none."""
+    if not verdicts.is_dir():
+        raise UsageError(f"--verdicts {str(verdicts)!r} is no folder: name one with 00000.txt, ...")
     found = read_verdicts(folder, verdicts)
     counts = Counter(word or "missing" for word, _ in found.values())
     false = {name: why for name, (_, why) in found.items() if why}
