@@ -14,9 +14,10 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 import purpleteam as pt
+from purpleteam.certify.cascade import certify_ball
 from purpleteam.certify.network import network_of
 from purpleteam.certify.onnx_writer import write_onnx
-from purpleteam.certify.vnnlib import VERSIONS, Property
+from purpleteam.certify.vnnlib import VERSIONS, Property, box_of
 from purpleteam.core.digest import sha256_file
 from purpleteam.core.errors import DataError, ModelError, Refused, UsageError
 from purpleteam.data.images import ImageSet
@@ -155,6 +156,20 @@ def test_a_witness_is_believed_only_where_it_is_one(pair: Path, witness: str, wh
     told = found.false_witnesses.get("00000")
     assert found.exit_code == (why is not None)
     assert told is None if why is None else told.startswith(why)
+
+
+def test_our_own_counterexamples_lie_in_the_box() -> None:
+    pixels = np.random.default_rng(1).integers(0, 256, (20, 8, 8, 1), np.uint8)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 3, bias=False)).requires_grad_(False)
+    nn.init.uniform_(net[1].weight, -1, 1, torch.Generator().manual_seed(0))
+    x = torch.from_numpy(pixels.copy()).permute(0, 3, 1, 2) / np.float32(255)
+    images = ImageSet(pixels, net(x).argmax(1).numpy())
+    found = certify_ball(net, images, epsilon=0.05)
+    assert found.counts["falsified"] >= 5
+    for row, x_adv in found.counterexamples.items():
+        lower, upper = box_of(x[row].numpy(), 0.05)
+        assert ((lower <= x_adv) & (x_adv <= upper)).all()
+        assert net(torch.from_numpy(x_adv[None])).argmax() != images.labels[row]
 
 
 def test_verdicts_are_counted_and_missing_ones_told(pair: Path) -> None:

@@ -25,6 +25,7 @@ from purpleteam.certify.branch import branch
 from purpleteam.certify.network import Network, network_of
 from purpleteam.certify.slopes import optimise
 from purpleteam.certify.tighten import MEMORY, bent_at, cost_of_rows, tighten
+from purpleteam.certify.vnnlib import box_of
 from purpleteam.core.config import build
 from purpleteam.core.errors import UsageError, unknown
 from purpleteam.core.progress import SILENT, Progress
@@ -97,8 +98,13 @@ class _Work:
         self.least[proved] = torch.from_numpy(known.margins[proved])[:, None].to(self.least)
 
     def refute(self, row: int, x_adv: Tensor, stage: str) -> None:
-        self.verdicts[row], self.decided_by[row] = FALSIFIED, stage
-        self.counterexamples[row] = x_adv.detach().cpu().float().numpy()
+        """Keep a counterexample, put back into the ball, which it may have left by a rounding."""
+        lower, upper = box_of(self.x[row].cpu().float().numpy(), self.epsilon)
+        inside = np.clip(x_adv.detach().cpu().float().numpy(), lower, upper)
+        answer = self.network(torch.from_numpy(inside[None]).to(self.x)).argmax()
+        if int(answer) != int(self.labels[row]):
+            self.verdicts[row], self.decided_by[row] = FALSIFIED, stage
+            self.counterexamples[row] = inside
 
     @contextmanager
     def timed(self, stage: str, images: int) -> Iterator[None]:
@@ -325,10 +331,7 @@ def _branch(work: _Work, row: int, boxes: Boxes, seconds: float, seed: int) -> N
         some = torch.tensor([row])
         work.raise_to(some, torch.full_like(work.least[some], 1e-30), "branch")
     elif outcome.counterexample is not None:
-        x = work.x[row]
-        inside = outcome.counterexample.clamp(x - work.epsilon, x + work.epsilon).clamp(0, 1)
-        if int(work.network(inside[None]).argmax()) != int(work.labels[row]):
-            work.refute(row, inside, "branch")
+        work.refute(row, outcome.counterexample, "branch")
 
 
 @contextmanager

@@ -41,14 +41,10 @@ class Property:
 
     @classmethod
     def around(cls, image: Singles, epsilon: float, label: int, classes: int) -> Property:
-        """Return it for the L-infinity ball around an image (1, C, H, W), cut to [0, 1].
-
-        The box is of float32 numbers and holds the ball of real numbers.
-        """
+        """Return it for the L-infinity ball around an image (1, C, H, W)."""
         if not 0 <= epsilon < math.inf:
             raise UsageError(f"--epsilon must be a finite number from 0, not {epsilon}")
-        lower = np.maximum(_outward(image, epsilon, -1), np.float32(0))
-        upper = np.minimum(_outward(image, epsilon, 1), np.float32(1))
+        lower, upper = box_of(image, epsilon)
         return cls(lower=lower, upper=upper, label=label, classes=classes)
 
     def text(self, version: str) -> str:
@@ -106,6 +102,12 @@ class Property:
         scores = session.run(None, {session.get_inputs()[0].name: x})[0][0]
         wrong = (np.delete(scores, self.label) >= scores[self.label]).any()
         return "" if wrong else f"ONNX Runtime scores the label {self.label} highest"
+
+
+def box_of(image: Singles, epsilon: float) -> tuple[Singles, Singles]:
+    """Return the least box of float32 numbers that holds a ball of reals, cut to [0, 1]."""
+    lower, upper = (_outward(image, epsilon, side) for side in (-1, 1))
+    return np.maximum(lower, np.float32(0)), np.minimum(upper, np.float32(1))
 
 
 def _outward(centre: Singles, epsilon: float, side: int) -> Singles:
