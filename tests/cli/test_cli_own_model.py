@@ -40,6 +40,18 @@ def test_it_is_attacked_in_colour(purple: Purple, own: Path) -> None:
     assert found["robust_accuracy"]["value"] < found["clean_accuracy"]["value"]
 
 
+def test_it_is_put_before_verifiers_and_their_verdicts_are_read(purple: Purple, own: Path) -> None:
+    asked = ("--vnnlib", "asked", "--epsilon", "2/255", "--limit", 3)
+    ended = purple("export", *OWN, *asked, "--json")
+    assert (ended.code, ended.err, ended.json["properties"]) == (0, "", 3)
+    (own / "answers").mkdir()
+    (own / "answers" / "00000.txt").write_text("unsat")
+    ended = purple("export", "--vnnlib", "asked", "--verdicts", "answers", "--json")
+    assert (ended.code, ended.json["verdicts"]) == (0, {"unsat": 1, "missing": 2})
+    (own / "answers" / "00001.txt").write_text("sat\n((X_0 2.0))")
+    assert purple("export", "--vnnlib", "asked", "--verdicts", "answers").code == 1
+
+
 def test_it_is_exported_and_the_copy_needs_its_module_and_nothing_else(
     purple: Purple, own: Path
 ) -> None:
