@@ -41,13 +41,14 @@ def every_layer() -> nn.Module:
     return net.eval()
 
 
-def dense(*sizes: int, seed: int = 0) -> nn.Module:
-    """Return linear layers with ReLU between, of images (1, 1, sizes[0])."""
+def dense(*sizes: int, seed: int = 0, gain: float = 1.0) -> nn.Module:
+    """Return linear layers with ReLU between, of images (1, 1, sizes[0]); weights times a gain."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         layers: list[nn.Module] = [nn.Flatten()]
         for before, after in pairwise(sizes):
             layers += [nn.Linear(before, after), nn.ReLU()]
+            nn.init.normal_(layers[-2].weight, 0, gain / before**0.5) if gain != 1 else None
     return nn.Sequential(*layers[:-1]).eval()
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from purpleteam.certify.vnnlib import Property
+from purpleteam.core.arrays import Floats, Ints
 from purpleteam.core.statistics import Rate
 
 VERIFIED, FALSIFIED, UNKNOWN = "verified", "falsified", "unknown"
@@ -43,6 +45,7 @@ class BallCertificate:
 
     method: str
     epsilon: float
+    classes: int
     verdicts: NDArray[np.str_]
     decided_by: NDArray[np.str_]
     margins: NDArray[np.float32]
@@ -76,6 +79,34 @@ class BallCertificate:
         """How many images are verified, falsified and unknown."""
         kinds = (VERIFIED, FALSIFIED, UNKNOWN)
         return {kind: int((self.verdicts == kind).sum()) for kind in kinds}
+
+    def replayed(self, session: Any, images: Floats, labels: Ints) -> BallCertificate:
+        """Return the certificate without counterexamples that ONNX Runtime does not see err.
+
+        `images` (N, C, H, W) float32 are the clean ones, `labels` (N,) their classes; `session`
+        runs the net's ONNX. What it does not see err is unknown, and noted.
+        """
+        verdicts, decided_by = self.verdicts.copy(), self.decided_by.copy()
+        kept = dict(self.counterexamples)
+        for place, x_adv in self.counterexamples.items():
+            if decided_by[place] == "clean":
+                continue
+            label = int(labels[place])
+            asked = Property.around(images[place][None], self.epsilon, label, self.classes)
+            inside = x_adv.clip(asked.lower[0], asked.upper[0])  # its last bits may be beyond
+            kept[place] = inside
+            if asked.refutation(session, inside[None]):
+                verdicts[place], decided_by[place] = UNKNOWN, ""
+                del kept[place]
+        lost = len(self.counterexamples) - len(kept)
+        note = f"{lost} counterexamples do not err in ONNX Runtime: their images are unknown"
+        return replace(
+            self,
+            verdicts=verdicts,
+            decided_by=decided_by,
+            counterexamples=kept,
+            notes=(*self.notes, *([note] if lost else [])),
+        )
 
     def save_outcomes(self, path: Path) -> None:
         """Write one row per image as .npz, without pickles and byte for byte reproducible."""

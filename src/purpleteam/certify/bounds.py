@@ -100,6 +100,16 @@ class Backward:
         self.error: Tensor | float = 0.0
         self.forms: dict[int, Tensor] = {}
 
+    def linear(self, form: Tensor, at: int) -> tuple[Tensor, Tensor]:
+        """Return forms (N, S, ...) of the root and what is added: exact where no layer is bent."""
+        self.forms, self.total = {at: form}, form.new_zeros(form.shape[:2])
+        for number in range(at, self.network.root, -1):
+            if number in self.forms:
+                self._step(number, self.forms.pop(number))
+        root = self.network.shape(self.network.root)
+        nothing = form.new_zeros(*form.shape[:2], *root)
+        return self.forms.get(self.network.root, nothing), self.total
+
     def bound(self, forms: Mapping[int, Tensor], total: Tensor | float = 0.0) -> Tensor:
         self.forms, self.total = dict(forms), total
         if self.rounding and isinstance(total, Tensor):

@@ -11,17 +11,20 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from scipy.optimize import linprog
 from torch import Tensor
 
 from purpleteam.certify.bends import Rectifier
-from purpleteam.certify.bounds import Boxes, Choices, margins
+from purpleteam.certify.bounds import Backward, Boxes, Choices, lower_bound, margins
 from purpleteam.certify.layers import Box
 from purpleteam.certify.network import Network
 from purpleteam.certify.slopes import optimise
 from purpleteam.certify.tighten import onward
 
 STEPS = 10  # of the search in each case; its children go on from what it found
+PENALTY = 1e4  # of leaving a case, by the largest slope: its multipliers are no larger
 PROBES = 8  # random corners of the worst case's box that are tried, each round
 
 
@@ -121,10 +124,17 @@ def branch(
             return Outcome(False, None, looked_at)
         order = waiting.least.argsort()
         now, rest = waiting.take(order[: batch // 2]), waiting.take(order[batch // 2 :])
-        halves = _halves(network, now, form, splittable)
-        if halves is None:  # every rectifier is decided: more cases cannot help
-            return Outcome(False, None, looked_at)
-        halves = _bounded(network, halves, form)
+        bent = torch.stack([_bent(now.boxes[k]).flatten(1).any(1) for k in splittable]).any(0)
+        for place in (~bent).nonzero().flatten().tolist():
+            # Every rectifier is decided: what is left is linear, and solved.
+            proved, found = _solved(network, now.take(torch.tensor([place])), form, label)
+            if not proved:
+                return Outcome(False, found, looked_at)
+        now = now.take(bent.nonzero().flatten())
+        if len(now) == 0:
+            waiting = rest
+            continue
+        halves = _bounded(network, _halves(network, now, form, splittable), form)
         looked_at += len(halves)
         left = halves.take((halves.least <= 0).nonzero().flatten())
         waiting = Cases.join([left, rest]) if len(rest) else left
@@ -149,7 +159,7 @@ def _bounded(network: Network, cases: Cases, form: Tensor) -> Cases:
         splits=cases.splits,
         start=cases.choices,
     )
-    empty = torch.zeros(len(cases), dtype=torch.bool)
+    empty = torch.zeros_like(least[:, 0], dtype=torch.bool)
     for box in cases.boxes:  # a case that no image is in proves itself
         empty |= (box.lower > box.upper).flatten(1).any(1)
     least = torch.where(empty, torch.inf, torch.maximum(least[:, 0], cases.least))
@@ -160,22 +170,18 @@ def _bounded(network: Network, cases: Cases, form: Tensor) -> Cases:
     return Cases(cases.boxes, cases.splits, cases.rows, least, Choices(choices.slopes, full))
 
 
-def _halves(network: Network, cases: Cases, form: Tensor, nodes: tuple[int, ...]) -> Cases | None:
-    """Split each case at the rectifier whose triangle costs most; None where one has none left."""
+def _halves(network: Network, cases: Cases, form: Tensor, nodes: tuple[int, ...]) -> Cases:
+    """Split each case at the rectifier whose triangle costs most; each has one that is bent."""
     scores = []
     for number in nodes:
         lower, upper = cases.boxes[number]
         bent = (lower < 0) & (upper > 0)
-        area = torch.where(bent, -lower * upper / (upper - lower).clamp_min(1e-30), 0)
-        scores.append((area * _weight(network, cases, form, number)).flatten(1))
+        area = torch.where(bent, -lower * upper / (upper - lower), 0)
+        score = area * _weight(network, cases, form, number)
+        scores.append(torch.where(bent, score.clamp_min(1e-30), 0).flatten(1))
     sizes = [score.shape[1] for score in scores]
     together = torch.cat(scores, 1)
-    best, place = together.max(1)
-    if not bool((best > 0).all()):
-        bent = torch.cat([_bent(cases.boxes[k]).flatten(1) for k in nodes], 1)
-        if not bool(bent.any(1).all()):
-            return None
-        place = torch.where(best > 0, place, bent.to(torch.int8).argmax(1))
+    place = together.argmax(1)
     halves = []
     for sign in (1, -1):
         half = cases.take(torch.arange(len(cases)))
@@ -228,6 +234,59 @@ def _decided(
     splits = cases.splits | {number: signs.reshape(shape)}
     boxes = onward(network, boxes, number)
     return Cases(boxes, splits, cases.rows, cases.least, cases.choices)
+
+
+def _solved(
+    network: Network, case: Cases, form: Tensor, label: Tensor
+) -> tuple[bool, Tensor | None]:
+    """Solve a case (1, ...) without bends: proved by its multipliers, or an image that errs.
+
+    A linear program (HiGHS) finds the multipliers; the bound that they give is computed as any.
+    """
+    back = Backward(network, case.boxes, Choices(), False, False)
+    margin = form[case.rows][:, None]
+    cost = back.linear(margin, len(network.nodes))[0].flatten().double().cpu().numpy()
+    rows, limits, places = [], [], []
+    for number, signs in case.splits.items():
+        neurons = signs.flatten().nonzero().flatten()
+        if len(neurons):
+            one = torch.zeros(1, len(neurons), signs.numel()).to(margin)
+            one[0, torch.arange(len(neurons)), neurons] = signs.flatten()[neurons].to(margin)
+            shaped = one.reshape(1, len(neurons), *network.shape(number))
+            row, added = back.linear(shaped, number)
+            rows.append(-row.flatten(2)[0].double().cpu().numpy())
+            limits.append(added[0].double().cpu().numpy())
+            places += [(number, int(neuron)) for neuron in neurons]
+    box = case.boxes[network.root]
+    ends = np.stack([side.flatten().double().cpu().numpy() for side in box], 1)
+    count, penalty = len(places), PENALTY * max(float(np.abs(cost).max()), 1e-9)
+    solved = linprog(
+        np.concatenate([cost, np.full(count, penalty)]),
+        np.hstack([np.vstack(rows), -np.eye(count)]) if count else None,
+        np.concatenate(limits) if count else None,
+        bounds=[*map(tuple, ends), *[(0, None)] * count],
+    )
+    if solved.status != 0:
+        return False, None
+    multipliers = {
+        k: torch.zeros_like(signs).to(margin)[:, None] for k, signs in case.splits.items()
+    }
+    for (number, neuron), price in zip(
+        places, solved.ineqlin.marginals if count else (), strict=True
+    ):
+        sign = float(case.splits[number].flatten()[neuron])
+        multipliers[number].view(-1)[neuron] = -sign * max(-price, 0.0)
+    choices = Choices(multipliers=multipliers)
+    if float(lower_bound(network, case.boxes, margin, choices=choices)) > 0:
+        return True, None
+    part = (solved.x[: len(ends)] - ends[:, 0]) / np.maximum(ends[:, 1] - ends[:, 0], 1e-30)
+    image = case.boxes[0]
+    if part.size != image.lower.numel():
+        return False, None
+    share = torch.from_numpy(part).to(margin).reshape(image.lower.shape)
+    tried = torch.cat([image.lower + (image.upper - image.lower) * t for t in (share, 1 - share)])
+    wrong = (network(tried).argmax(1) != label).nonzero().flatten()
+    return False, tried[wrong[0]] if len(wrong) else None
 
 
 def _corner(

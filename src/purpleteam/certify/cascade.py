@@ -201,6 +201,7 @@ def certify_ball(
     return BallCertificate(
         method=method,
         epsilon=epsilon,
+        classes=network.classes,
         verdicts=work.verdicts,
         decided_by=work.decided_by,
         margins=least,

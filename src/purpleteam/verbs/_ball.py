@@ -8,14 +8,18 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
 
 from purpleteam.attacks.evaluate import evaluate
 from purpleteam.attacks.evasion.apgd import APGDCE
 from purpleteam.certify.ball import FALSIFIED, VERIFIED, BallCertificate
 from purpleteam.certify.cascade import certify_ball
+from purpleteam.certify.network import network_of
+from purpleteam.certify.onnx_writer import write_onnx
 from purpleteam.core.errors import Refused, UsageError
 from purpleteam.core.records import Measurement, Record
-from purpleteam.models.black_box import BlackBox
+from purpleteam.models.black_box import BlackBox, session_of
+from purpleteam.models.devices import to_batch
 from purpleteam.verbs._pictures import Picture, as_picture, gallery, signed_picture
 from purpleteam.verbs._subject import Subject
 from purpleteam.verbs.result import Result, percent, table
@@ -65,6 +69,8 @@ def ball(
     loaded, images = subject.loaded, subject.images
     certificates: dict[float, BallCertificate] = {}
     known = None
+    onnx = write_onnx(network_of(loaded.module, subject.shape).to(torch.float32))
+    session, clean = session_of("net.onnx", onnx), to_batch(images.images).numpy()
     for epsilon in sorted(set(epsilons or EPSILONS), reverse=True):
         known = certify_ball(
             loaded.module,
@@ -77,6 +83,7 @@ def ball(
             device=subject.device,
             progress=subject.progress,
         )
+        known = known.replayed(session, clean, images.labels)
         certificates[epsilon] = known
     certificates = dict(sorted(certificates.items()))
     attacked = _attacked(subject, certificates[max(certificates)])
