@@ -102,7 +102,7 @@ def test_the_outcomes_add_up_and_each_stage_tells_what_it_decided() -> None:
 def test_little_memory_changes_no_verdict() -> None:
     small = certify_ball(net(), images(), epsilon=EPSILON, method="crown", memory=1)
     assert (small.verdicts == certified("crown").verdicts).all()
-    np.testing.assert_allclose(small.margins, certified("crown").margins, atol=1e-5)
+    np.testing.assert_allclose(small.margins, certified("crown").margins, rtol=1e-4, atol=1e-4)
 
 
 def test_a_convolution_is_certified_whatever_the_number_of_classes() -> None:

@@ -11,6 +11,9 @@ from purpleteam.verbs.result import Result
 from purpleteam.verbs.verb import verb
 
 
+ASKED = 100  # images that verifiers are asked about by default: each may take minutes
+
+
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Exported(Result):
     """A stored model, or what was written for verifiers or read back from them."""
@@ -40,7 +43,7 @@ def export(
         Path | str | None, "A folder of verdicts on --vnnlib, 00000.txt, ..., to read and replay."
     ] = None,
     split: Split = None,
-    limit: Limit = 100,
+    limit: Limit = None,
     threads: Threads = None,
     **given: Unpack[OfModel],
 ) -> Exported:
@@ -48,7 +51,7 @@ def export(
 
     Args:
         images: the dataset whose shape and classes a card names, where the model has no card; of
-            `vnnlib` the images whose balls are asked about.
+            `vnnlib` the images whose balls are asked about, the first hundred unless `limit` is given.
         verdicts: files in the form of VNN-COMP or of VNN-LIB 2.0's solvers. Each `sat` must bring
             an image in the box that ONNX Runtime misclassifies, else `exit_code` is 1.
     """
@@ -69,7 +72,7 @@ def export(
             return Exported(values=_vnnlib.read(Path(vnnlib), Path(verdicts)))
         if epsilon is None:
             raise UsageError("--vnnlib needs --epsilon, such as 0.1 or 2/255")
-        about: Any = {"split": split, "limit": limit, "threads": threads, **given}
+        about: Any = {"split": split, "limit": limit or ASKED, "threads": threads, **given}
         subject = open_subject(images, model=model, measured=True, device="cpu", **about)
         values = _vnnlib.write(subject, Path(vnnlib), epsilon)
         return Exported(values=values, notes=subject.notes)
