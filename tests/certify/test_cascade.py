@@ -102,7 +102,8 @@ def test_the_outcomes_add_up_and_each_stage_tells_what_it_decided() -> None:
 def test_little_memory_changes_no_verdict() -> None:
     small = certify_ball(net(), images(), epsilon=EPSILON, method="crown", memory=1)
     assert (small.verdicts == certified("crown").verdicts).all()
-    np.testing.assert_allclose(small.margins, certified("crown").margins, rtol=1e-4, atol=1e-4)
+    left = small.verdicts == UNKNOWN  # of others a margin is what was needed, or more
+    np.testing.assert_allclose(small.margins[left], certified("crown").margins[left], atol=1e-4)
 
 
 def test_a_convolution_is_certified_whatever_the_number_of_classes() -> None:

@@ -51,7 +51,7 @@ def export(
 
     Args:
         images: the dataset whose shape and classes a card names, where the model has no card; of
-            `vnnlib` the images whose balls are asked about, the first hundred unless `limit` is given.
+            `vnnlib` the images whose balls are asked about, the first hundred by default.
         verdicts: files in the form of VNN-COMP or of VNN-LIB 2.0's solvers. Each `sat` must bring
             an image in the box that ONNX Runtime misclassifies, else `exit_code` is 1.
     """
