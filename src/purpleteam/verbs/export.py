@@ -10,7 +10,6 @@ from purpleteam.verbs.options import Images, Limit, Model, OfModel, Out, Split, 
 from purpleteam.verbs.result import Result
 from purpleteam.verbs.verb import verb
 
-
 ASKED = 100  # images that verifiers are asked about by default: each may take minutes
 
 
