@@ -78,7 +78,7 @@ def test_replay_leaves_the_run_as_it_is(
 
 
 def forge(run: Path, name: str, *, keep_id: bool) -> str:
-    """Raise a recorded value and write the whole chain anew, as someone who knows how would.
+    """Move a recorded value and write the whole chain anew, as someone who knows how would.
 
     The first of that name, or the one with that id.
     """
@@ -86,7 +86,8 @@ def forge(run: Path, name: str, *, keep_id: bool) -> str:
     lines = Ledger(path).read()
     for line in lines:
         if name in (line.get("name"), line["id"]) and not forged:
-            line["value"] = line["value"] | {"value": 1.0, "high": 1.0}
+            end, value = ("low", 0.0) if line["value"]["value"] == 1 else ("high", 1.0)
+            line["value"] = line["value"] | {"value": value, end: value}
             forged = line["id"] = line["id"] if keep_id else record_from_json(line).id
     path.unlink()
     Ledger(path).append(lines)
