@@ -124,6 +124,26 @@ def test_float32_that_cancels_is_not_believed() -> None:
         assert float(bound) <= -0.75
 
 
+@pytest.mark.parametrize("factors", [(1e-30, 1e-20, 1e25, 1e25), (1e30, 1e30, 1e-30, 1e-30)])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_what_leaves_the_range_of_float32_is_not_believed(
+    factors: tuple[float, ...], sign: int
+) -> None:
+    layers = [nn.Linear(1, 1, bias=False) for _ in factors]
+    net = nn.Sequential(nn.Flatten(), *(part for one in layers for part in (one, nn.ReLU())))
+    net.append(nn.Linear(1, 2))
+    with torch.no_grad():
+        for layer, factor in zip(layers, factors, strict=True):
+            layer.weight.fill_(factor)
+        net[-1].weight[:], net[-1].bias[:] = torch.tensor([[1.0], [0]]), torch.tensor([0, 0.5])
+        network = network_of(net, (1, 1, 1)).to(torch.float32)
+        x, form = torch.ones(1, 1, 1, 1), torch.tensor([[[sign, -sign]]])
+        exact = float(form[0, 0].double() @ network.to(torch.float64)(x.double())[0])
+        boxes = intervals(network, ball(x, 0.0))
+        for elide in (True, False):
+            assert float(lower_bound(network, boxes, form, elide=elide)) <= exact
+
+
 class Steep(Rectifier):
     """A ReLU whose upper line is planted too low."""
 

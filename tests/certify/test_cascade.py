@@ -15,6 +15,7 @@ from purpleteam.attacks.evaluate import evaluate
 from purpleteam.attacks.evasion.pgd import PGD
 from purpleteam.certify.ball import FALSIFIED, UNKNOWN, VERIFIED, BallCertificate
 from purpleteam.certify.bounds import ball, intervals, margins
+from purpleteam.certify.branch import branch
 from purpleteam.certify.cascade import METHODS, certify_ball
 from purpleteam.certify.network import network_of
 from purpleteam.certify.onnx_writer import write_onnx
@@ -104,6 +105,18 @@ def test_little_memory_changes_no_verdict() -> None:
     assert (small.verdicts == certified("crown").verdicts).all()
     left = small.verdicts == UNKNOWN  # of others a margin is what was needed, or more
     np.testing.assert_allclose(small.margins[left], certified("crown").margins[left], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("memory", "proved"), [(1, False), (30_000, True), (10**9, True)], ids=["none", "two", "many"]
+)
+def test_branch_and_bound_keeps_to_its_memory(memory: int, proved: bool) -> None:
+    row = int(np.flatnonzero(certified("complete").verdicts == VERIFIED)[0])
+    network = network_of(net(), (1, 1, 6)).to(torch.float32)
+    boxes = intervals(network, ball(to_batch(images().images[row : row + 1]), EPSILON))
+    label = torch.tensor([int(images().labels[row])])
+    found = branch(network, boxes, label, torch.arange(3), seconds=30, memory=memory)
+    assert (found.proved, found.counterexample) == (proved, None)
 
 
 def test_a_convolution_is_certified_whatever_the_number_of_classes() -> None:

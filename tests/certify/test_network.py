@@ -1,12 +1,15 @@
 import io
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from tiny_nets import SHAPE, every_layer
-from torch import nn
+from torch import Tensor, nn
 
+from purpleteam.certify.bounds import ball, intervals, lower_bound
 from purpleteam.certify.network import Unsupported, network_of
+from purpleteam.certify.tighten import tighten
 from purpleteam.core.errors import ModelError
 from purpleteam.models.adapters import Normalisation
 from purpleteam.models.black_box import OnnxFile
@@ -62,6 +65,76 @@ def test_a_norm_by_the_batch_is_refused() -> None:
     net = nn.Sequential(nn.BatchNorm2d(2, track_running_stats=False), nn.Flatten())
     with pytest.raises(Unsupported, match="by the batch"):
         network_of(net, SHAPE)
+
+
+class Of(nn.Module):
+    """A convolution, what a function makes of it, and 4 logits of that."""
+
+    def __init__(self, change: Callable[[Tensor], Tensor], inputs: int = 72) -> None:
+        super().__init__()
+        self.change, self.first, self.last = change, nn.Conv2d(2, 2, 3), nn.Linear(inputs, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.change(torch.relu(self.first(x))).flatten(1))
+
+
+K = torch.tensor([2.0, -3.0]).view(1, 2, 1, 1)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda y: 1 - y, lambda y: (K - y) / K, lambda y: -(y * K) + K, lambda y: y.sub_(0.5).relu_()],
+    ids=["one less", "of each channel", "minus", "in place"],
+)
+def test_constants_of_any_shape_that_fits_are_read_and_bounded(
+    change: Callable[[Tensor], Tensor],
+) -> None:
+    net = Of(change)
+    network = network_of(net, SHAPE).to(torch.float32)
+    torch.testing.assert_close(network(images()), net(images()))
+    boxes = tighten(network, intervals(network, ball(images(), 0.1)))
+    assert (lower_bound(network, boxes, torch.eye(4).expand(5, 4, 4)) <= net(images())).all()
+
+
+def changed_view(y: Tensor) -> Tensor:
+    y.view(len(y), -1).clamp_(0, 0.1)
+    return y
+
+
+@pytest.mark.parametrize(
+    ("change", "inputs"),
+    [
+        (changed_view, 72),
+        (lambda y: nn.functional.dropout(y, 0.9, True), 72),
+        (lambda y: torch.div(y, 0.1, rounding_mode="floor"), 72),
+        (lambda y: (10 * y).to(torch.int32).float(), 72),
+        (lambda y: y + torch.zeros(2, 2, 6, 6), 72),
+        (lambda y: y.mean((2, 3), keepdim=True) * torch.ones(6, 6), 72),
+        (lambda y: y.mean((2, 3), keepdim=True) + y, 72),
+    ],
+    ids=["a view changed in place", "random", "floor", "int", "two images", "wider", "a sum"],
+)
+def test_a_graph_that_would_answer_otherwise_is_refused(
+    change: Callable[[Tensor], Tensor], inputs: int
+) -> None:
+    with pytest.raises(ModelError, match=r"otherwise|no bound goes|widens"):
+        network_of(Of(change, inputs), SHAPE)
+
+
+class Twofold(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net, self.wide = Of(torch.relu), nn.Flatten(2)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.net(x), self.wide(torch.relu(1 - x))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_of_several_outputs_the_scores_are_bounded(tmp_path: Path) -> None:
+    net = Twofold().eval()
+    for read in (network_of(net, SHAPE), network_of(exported(net, tmp_path / "two.onnx"), SHAPE)):
+        torch.testing.assert_close(read(images()), net(images())[0])
 
 
 def test_a_function_that_only_answers_is_refused() -> None:

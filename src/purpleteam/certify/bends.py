@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from purpleteam.certify.layers import Box, Layer, Pair, unit
+from purpleteam.certify.layers import Box, Layer, Pair, tiny, unit
 
 
 class Lines(NamedTuple):
@@ -62,8 +62,8 @@ class Rectifier(Activation):
     def interval(self, *boxes: Box, rounding: bool = True) -> Box:
         lower, upper = self.value(boxes[0].lower), self.value(boxes[0].upper)
         if rounding and not self.plain:
-            lower = lower - 2 * unit(lower.dtype) * lower.abs()
-            upper = upper + 2 * unit(lower.dtype) * upper.abs()
+            lower = lower - 2 * unit(lower.dtype) * lower.abs() - tiny(lower.dtype)
+            upper = upper + 2 * unit(lower.dtype) * upper.abs() + tiny(upper.dtype)
         return Box(lower, upper)
 
     def bent(self, box: Box) -> Tensor:
@@ -78,7 +78,7 @@ class Rectifier(Activation):
             open_, (upper - least * lower) / wide, torch.where(lower >= 0, 1, least)
         )
         ceiling = torch.maximum(lower * (least - above), upper * (1 - above))
-        slack = 8 * unit(lower.dtype) * above * torch.maximum(-lower, upper)
+        slack = 8 * unit(lower.dtype) * above * torch.maximum(-lower, upper) + tiny(lower.dtype)
         ceiling = torch.where(open_, ceiling + slack, 0)
         below = torch.where(open_, torch.where(upper > -lower, 1, least), above)
         return Lines(below, torch.zeros_like(below), above, ceiling)

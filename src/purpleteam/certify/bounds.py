@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from purpleteam.certify.bends import Activation, Lines, MaxPool, Rectifier
-from purpleteam.certify.layers import Affine, Box, Rearranged, Stacked, Sum, gamma, unit
+from purpleteam.certify.layers import Affine, Box, Rearranged, Stacked, Sum, gamma, tiny, unit
 from purpleteam.certify.network import Network
 
 Boxes = list[Box]  # one for each node of a net, the image's first
@@ -41,10 +41,11 @@ def intervals(network: Network, box: Box, *, at: int = 0, rounding: bool = True)
     return boxes
 
 
-def margins(labels: Tensor, classes: int) -> Tensor:
-    """Return forms (N, classes - 1, classes): the logit of the label minus each other."""
+def margins(labels: Tensor, classes: int, columns: Tensor | None = None) -> Tensor:
+    """Return forms (N, classes - 1, classes), or of columns (N, S): label minus others."""
     eye = torch.eye(classes, device=labels.device)
     others = torch.arange(classes - 1, device=labels.device).expand(len(labels), -1)
+    others = others if columns is None else columns
     others = others + (others >= labels[:, None])
     return eye[labels][:, None] - eye[others]
 
@@ -122,7 +123,8 @@ class Backward:
         total = self.total if isinstance(self.total, Tensor) else torch.as_tensor(self.total)
         if self.rounding:
             total = total - 1.01 * self.error - 8 * unit(total.dtype) * total.abs()
-        return torch.nan_to_num(total, nan=-math.inf)
+            total = total - 2**26 * tiny(total.dtype)  # products that were added up
+        return torch.nan_to_num(total, -math.inf, -math.inf, -math.inf)
 
     def _step(self, number: int, form: Tensor) -> None:
         node = self.network[number]
@@ -150,7 +152,11 @@ class Backward:
         else:  # pragma: no cover
             raise TypeError(f"no linear bound of {type(layer).__name__}")
 
-    def _send(self, number: int, form: Tensor) -> None:
+    def _send(self, number: int, form: Tensor, terms: int = 0) -> None:
+        """Hand a form on, each entry of which is a sum of so many products."""
+        if self.rounding and terms:  # some may have underflowed
+            reach = self.boxes[number].magnitude.flatten(1).sum(1, keepdim=True)
+            self.error = self.error + 4 * terms * tiny(form.dtype) * reach
         self.forms[number] = self.forms[number] + form if number in self.forms else form
 
     def _affine(self, layer: Affine, source: int, form: Tensor) -> None:
@@ -164,7 +170,8 @@ class Backward:
             if bias is not None:
                 slack = slack + gamma(_size(form), form.dtype) * bias.abs()
             self._add_error(form, slack)
-        self._send(source, _each(form, lambda rows: layer.transpose(rows, shape)))
+        back = _each(form, lambda rows: layer.transpose(rows, shape))
+        self._send(source, back, layer.terms[1])
 
     def _activation(self, layer: Activation, source: int, form: Tensor) -> None:
         box = self.boxes[source]
@@ -187,7 +194,7 @@ class Backward:
             self._add_error(back, 8 * unit(form.dtype) * box.magnitude)
         if (multiplier := self.choices.multipliers.get(source)) is not None:
             back = back + multiplier
-        self._send(source, back)
+        self._send(source, back, 2)
 
     def _pool(self, layer: MaxPool, source: int, form: Tensor) -> None:
         box = self.boxes[source]
@@ -199,8 +206,8 @@ class Backward:
             self._add_error(form, gamma(_size(form), form.dtype) * loose.abs())
         used = up + down * alone[:, None]
         back = layer.transpose(used, place, self.network.shape(source))
+        windows = layer.kernel[0] * layer.kernel[1]
         if self.rounding:
-            windows = layer.kernel[0] * layer.kernel[1]
             self._add_error(back.abs(), gamma(windows, form.dtype) * box.magnitude)
         self._send(source, back)
 
@@ -216,7 +223,7 @@ class Backward:
 
     def _add_error(self, form: Tensor, slack: Tensor) -> None:
         """Add |form| times the error (N, ...) of each neuron."""
-        self.error = self.error + _dot(form.abs(), slack[:, None])
+        self.error = self.error + _dot(form.abs(), slack[:, None] + tiny(slack.dtype))
 
 
 def with_slopes(layer: Activation, lines: Lines, box: Box, slopes: Tensor) -> Lines:

@@ -8,6 +8,7 @@ arXiv:2103.06624). It ends with all cases proved, with an image that errs, or at
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 
@@ -21,10 +22,11 @@ from purpleteam.certify.bounds import Backward, Boxes, Choices, lower_bound, mar
 from purpleteam.certify.layers import Box
 from purpleteam.certify.network import Network
 from purpleteam.certify.slopes import optimise
-from purpleteam.certify.tighten import onward
+from purpleteam.certify.tighten import MEMORY, onward
 
 STEPS = 10  # of the search in each case; its children go on from what it found
 PENALTY = 1e4  # of leaving a case, by the largest slope: its multipliers are no larger
+MOST_CASES, MOST_TOGETHER = 100_000, 64  # that wait, and that are bounded together
 PROBES = 8  # random corners of the worst case's box that are tried, each round
 
 
@@ -90,8 +92,7 @@ def branch(
     open_rows: Tensor,
     *,
     seconds: float,
-    batch: int = 64,
-    most_cases: int = 100_000,
+    memory: int = 4 * MEMORY,
     rng: torch.Generator | None = None,
 ) -> Outcome:
     """Prove or refute one image, whose margins `open_rows` (M,) are not proved yet.
@@ -102,18 +103,21 @@ def branch(
         label: its class, (1,).
         open_rows: places among the margins, as `margins` orders them.
         seconds: wall-clock limit.
-        batch: cases that are bounded together.
-        most_cases: limit of cases that wait.
+        memory: bytes of the cases that wait, and of those that are bounded together.
         rng: where random corners come from.
     """
     started = time.monotonic()
     form = margins(label, network.classes).to(boxes[0].lower.dtype)[0]  # (classes - 1, classes)
-    count = len(open_rows)
+    count, size = len(open_rows), sum(math.prod(network.shape(k)) for k in range(len(network)))
+    most_cases = min(memory // (16 * size), MOST_CASES)
+    batch = min(max(memory // (128 * size), 2), MOST_TOGETHER)
+    if count > most_cases:
+        return Outcome(False, None, 0)
     begun = [Box(*(side.expand(count, *side.shape[1:]) for side in box)) for box in boxes]
     splittable = _splittable(network)
     none = {k: torch.zeros_like(begun[k].lower, dtype=torch.int8) for k in splittable}
     waiting = Cases(begun, none, open_rows, torch.full((count,), -torch.inf), Choices())
-    waiting = _bounded(network, waiting, form)
+    waiting = _bounded(network, waiting, form, batch)
     waiting = waiting.take((waiting.least <= 0).nonzero().flatten())
     looked_at = count
     while len(waiting):
@@ -134,7 +138,7 @@ def branch(
         if len(now) == 0:
             waiting = rest
             continue
-        halves = _bounded(network, _halves(network, now, form, splittable), form)
+        halves = _bounded(network, _halves(network, now, form, splittable), form, batch)
         looked_at += len(halves)
         left = halves.take((halves.least <= 0).nonzero().flatten())
         waiting = Cases.join([left, rest]) if len(rest) else left
@@ -149,8 +153,11 @@ def _splittable(network: Network) -> tuple[int, ...]:
     )
 
 
-def _bounded(network: Network, cases: Cases, form: Tensor) -> Cases:
+def _bounded(network: Network, cases: Cases, form: Tensor, batch: int) -> Cases:
     """Bound each case, its slopes and multipliers searched from where they are."""
+    if len(cases) > batch:
+        parts = torch.split(torch.arange(len(cases)), batch)
+        return Cases.join([_bounded(network, cases.take(part), form, batch) for part in parts])
     least, choices = optimise(
         network,
         cases.boxes,

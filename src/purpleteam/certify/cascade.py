@@ -6,10 +6,12 @@ kept) or unknown. Bounds of margins only ever rise, so a later stage is never lo
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -118,9 +120,12 @@ class _Work:
 
     def chunks(self, rows: Tensor, forms: int = 4) -> tuple[Tensor, ...]:
         """Split images so that so many copies of the widest layer fit into memory."""
-        widest = max(int(np.prod(node.shape)) for node in self.network.nodes)
-        each = forms * 4 * max(widest, sum(self.network.image)) * 4
+        each = forms * 16 * self.widest
         return torch.split(rows, max(1, self.memory // each)) if len(rows) else ()
+
+    @property
+    def widest(self) -> int:
+        return max(math.prod(self.network.shape(number)) for number in range(len(self.network)))
 
     def raised(
         self, rows: Tensor, boxes: Boxes, bound: Callable[[Boxes, Tensor], Tensor]
@@ -130,14 +135,10 @@ class _Work:
         left = least <= 0
         most = int(left.sum(1).max())
         columns = left.to(torch.int8).topk(most, 1).indices
-        form = margins(self.labels[rows], self.network.classes).to(self.x.dtype)
-        form = form.gather(1, columns[:, :, None].expand(-1, -1, form.shape[2]))
-        widest = max(int(np.prod(node.shape)) for node in self.network.nodes)
-        step = max(1, self.memory // (16 * widest * len(rows)))
-        for some, part in zip(
-            torch.split(columns, step, 1), torch.split(form, step, 1), strict=True
-        ):
-            found = torch.maximum(bound(boxes, part), least.gather(1, some))
+        step = max(1, self.memory // (16 * self.widest * len(rows)))
+        for some in torch.split(columns, step, 1):
+            form = margins(self.labels[rows], self.network.classes, some)
+            found = torch.maximum(bound(boxes, form), least.gather(1, some))
             least.scatter_(1, some, found)
         return least
 
@@ -226,9 +227,8 @@ def _cheap(work: _Work, stages: tuple[str, ...], progress: Progress) -> None:
     with progress.task("certify by ibp", len(work.open)) as task:
         for rows in work.chunks(work.open):
             with work.timed("ibp", len(rows)):
-                boxes = work.boxes(rows)
-                form = margins(work.labels[rows], work.network.classes)
-                work.raise_to(rows, lower_bound(work.network, boxes, form, elide=True), "ibp")
+                elided = partial(lower_bound, work.network, elide=True)
+                work.raise_to(rows, work.raised(rows, work.boxes(rows), elided), "ibp")
             task.advance(len(rows))
     if "crown_ibp" not in stages:
         return
@@ -326,6 +326,7 @@ def _branch(work: _Work, row: int, boxes: Boxes, seconds: float, seed: int) -> N
             work.labels[row : row + 1],
             (work.least[row] <= 0).nonzero().flatten(),
             seconds=seconds,
+            memory=4 * work.memory,
             rng=generator(seed, "branch", row),
         )
     if outcome.proved:

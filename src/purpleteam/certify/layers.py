@@ -4,7 +4,8 @@ A linear form in the output of an affine layer is one in its input, exactly.
 
 Numbers are computed in float32 or float64, and the error of computing them is added: a sum of n
 products is off by at most gamma(n) times the sum of their magnitudes, in any order of adding
-(Higham 2002, Accuracy and Stability of Numerical Algorithms, section 3.1).
+(Higham 2002, Accuracy and Stability of Numerical Algorithms, section 3.1). What underflows is off
+by less than the smallest normal number for each product; what overflows is not known at all.
 """
 
 from __future__ import annotations
@@ -45,6 +46,11 @@ class Box(NamedTuple):
 def unit(dtype: torch.dtype) -> float:
     """Return the unit roundoff of a number format."""
     return UNITS[dtype]
+
+
+def tiny(dtype: torch.dtype) -> float:
+    """Return the smallest normal number of a format: a product that underflows is off by less."""
+    return torch.finfo(dtype).tiny
 
 
 def gamma(terms: int, dtype: torch.dtype) -> float:
@@ -125,10 +131,12 @@ class Affine(Layer):
         # is a share of |centre|, of the radius and of |b|, so one product with |W| carries it.
         dtype, offset = centre.dtype, self.offset
         error = gamma(self.terms[0], dtype) + 8 * unit(dtype)
-        radius.mul_(1 + 4 * error).add_(centre.abs().mul_(error))
+        radius.mul_(1 + 4 * error).add_(centre.abs().mul_(error)).add_(4 * tiny(dtype))
         middle = self.value(centre)
         radius = self.weigh(radius, None if offset is None else error * offset.abs())
-        return Box(middle - radius, middle.add_(radius))
+        radius = radius + 4 * (self.terms[0] + 2) * tiny(dtype)
+        lower, upper, inf = middle - radius, middle.add_(radius), math.inf
+        return Box(lower.nan_to_num(-inf, -inf, -inf), upper.nan_to_num(inf, inf, inf))
 
 
 @dataclass(frozen=True, eq=False)

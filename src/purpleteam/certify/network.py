@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from purpleteam.certify.bends import Activation, MaxPool, Rectifier
+from purpleteam.certify.bends import Activation, Clip, MaxPool, Rectifier
 from purpleteam.certify.layers import (
     BatchNorm,
     Convolution,
@@ -19,10 +22,11 @@ from purpleteam.certify.layers import (
     Pair,
     Rearranged,
     Scaling,
+    Sum,
 )
 from purpleteam.core.errors import ModelError
-from purpleteam.models.black_box import BlackBox, OnnxFile
-from purpleteam.models.guard import Guarded
+from purpleteam.models.black_box import FAINTEST, BlackBox, OnnxFile
+from purpleteam.models.guard import Guarded, Order, guarded, switched
 
 Shape = tuple[int, ...]  # of what a layer returns for one image
 
@@ -159,29 +163,66 @@ def network_of(model: object, shape: Sequence[int]) -> Network:
 
     Raises:
         Unsupported: it has a layer that no bound goes through; named with its place.
-        ModelError: it only answers, or its graph cannot be read.
+        ModelError: it only answers, or its graph cannot be read, or answers otherwise than it.
     """
-    order = getattr(model, "order", None)  # a file has one too
+    whole, order = model, getattr(model, "order", None)  # a file has one too
     if isinstance(model, Guarded):
         model = model.model
     # Both readers build on this file.
     from purpleteam.certify.onnx_graph import read_onnx
     from purpleteam.certify.torch_graph import read_module
 
-    if isinstance(model, OnnxFile):
-        network = read_onnx(model, tuple(shape))
-    elif isinstance(model, BlackBox) or not isinstance(model, nn.Module):
+    file = model if isinstance(model, OnnxFile) else None
+    if not isinstance(model, nn.Module) or (isinstance(model, BlackBox) and not file):
         raise ModelError("the model only answers: a bound needs its layers; give its file or net")
-    else:
-        network = read_module(model, tuple(shape))
-    if len(last := network.shape(len(network.nodes))) != 1:
-        raise ModelError(f"the net returns {last} for an image, not a row of logits")
+    with _evaluating(model):
+        networks = read_onnx(file, tuple(shape)) if file else read_module(model, tuple(shape))
+        return _answering(whole, [_in_order(network, order) for network in networks])
+
+
+@contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    """Put a module in eval mode for a while, and leave the mode of each part as it was."""
+    was = {name: part.training for name, part in module.named_modules()}
+    try:
+        switched(module)
+        yield
+    finally:
+        for name, part in module.named_modules():
+            part.training = was.get(name, False)
+
+
+def _in_order(network: Network, order: Order | None) -> Network:
     if order is None:
         return network
     chosen = torch.eye(network.classes)[list(order.places)]
     builder = Builder(network.image, list(network.nodes))
     builder.add(Dense(chosen), (len(network.nodes),), "order of classes")
     return builder.network()
+
+
+@torch.no_grad()
+def _answering(model: Any, networks: list[Network]) -> Network:
+    """Return the graph that answers as the model does; one that does not was misread."""
+    tensors = next(model.parameters(), torch.zeros(1))
+    dtype = torch.float64 if tensors.dtype == torch.float64 else torch.float32
+    near = 1e-3 if tensors.dtype.itemsize >= 4 else 5e-2
+    rng = torch.Generator().manual_seed(0)
+    x = (torch.randint(256, (2, *networks[0].image), generator=rng) / 255).to(tensors.device)
+    said = guarded(model)(x).to(dtype)
+    for network in networks:
+        values = network.to(dtype, x.device).values(x.to(dtype))
+        least, ours = float(np.log(FAINTEST)), values[-1]
+        # a softmax at the end is left out of the graph, and of a file's answer it is undone
+        forms = (ours, ours.softmax(1), ours.log_softmax(1).clamp_min(least), ours.log())
+        widest = max(float(value.abs().max().nan_to_num()) for value in values)
+        reach = near * float(said.abs().max().nan_to_num()) + near / 1000 * widest
+        if any(f.shape == said.shape and torch.allclose(said, f, 0, reach, True) for f in forms):
+            return network
+    raise ModelError(
+        "the net's graph as it is read answers otherwise than the net, so that no bound of it "
+        "would hold: its answer is random, rounded or mixes images; export it to ONNX anew"
+    )
 
 
 class Builder:
@@ -203,15 +244,35 @@ class Builder:
     def shape(self, number: int) -> Shape:
         return self.nodes[number - 1].shape if number else self.image
 
-    def network(self) -> Network:
-        return Network(self.image, tuple(self.nodes))
+    def network(self, last: int | None = None) -> Network:
+        """Return the net up to a node, the logits; ModelError where that is no row of numbers."""
+        last = len(self.nodes) if last is None else last
+        if len(shape := self.shape(last)) != 1 or last == 0:
+            raise ModelError(f"the net returns {shape} for an image, not a row of logits")
+        return Network(self.image, tuple(self.nodes[:last]))
 
     # What both kinds of source are made of.
 
     def scaled(self, node: int, factor: Any, offset: Any, place: str) -> int:
-        return self.add(
-            Scaling(constant(factor), None if offset is None else constant(offset)), [node], place
-        )
+        shape, parts = self.shape(node), [constant(factor)]
+        parts += [] if offset is None else [constant(offset)]
+        for number, part in enumerate(parts):  # each as it broadcasts to one image
+            one = part[0] if part.ndim == len(shape) + 1 and len(part) == 1 else part
+            if np.broadcast_shapes(one.shape, shape) != shape:
+                raise Unsupported(f"{place}: a constant {tuple(part.shape)} widens {shape}")
+            parts[number] = one
+        return self.add(Scaling(*parts), [node], place)
+
+    def clipped(self, node: int, low: float, high: float, place: str) -> int:
+        if (low, high) == (0, math.inf):
+            return self.rectified(node, 0.0, place)
+        return self.add(Clip(low, high), [node], place)
+
+    def summed(self, left: int, right: int, place: str) -> int:
+        shapes = self.shape(left), self.shape(right)
+        if shapes[0] != shapes[1]:
+            raise Unsupported(f"{place}: a sum of {shapes[0]} and {shapes[1]}, which widens one")
+        return self.add(Sum(), [left, right], place)
 
     def reshaped(
         self, node: int, shape: Shape, place: str, order: Sequence[int] | None = None

@@ -14,15 +14,15 @@ from onnx.reference import ReferenceEvaluator
 from torch import Tensor
 
 from purpleteam.certify.bends import Clip
-from purpleteam.certify.layers import Convolution, Dense, Pair, Stacked, Sum
+from purpleteam.certify.layers import Convolution, Dense, Pair, Stacked
 from purpleteam.certify.network import Builder, Network, Shape, Unsupported, max_pool, pair
 from purpleteam.core.digest import sha256_bytes
 from purpleteam.core.errors import ModelError, Refused, reason_of
 from purpleteam.models.black_box import OnnxFile
 
 
-def read_onnx(file: OnnxFile, shape: Shape) -> Network:
-    """Return the graph of a model file for images (C, H, W), its normalisation in front.
+def read_onnx(file: OnnxFile, shape: Shape) -> list[Network]:
+    """Return the one graph of a model file for images (C, H, W), its normalisation in front.
 
     Raises:
         Refused: the file is another by now.
@@ -42,8 +42,8 @@ def read_onnx(file: OnnxFile, shape: Shape) -> Network:
         if layer.clip:
             number = builder.add(Clip(0.0, 1.0), [number], "normalisation")
     graph = onnx.load_from_string(content).graph
-    _Reader(builder, graph, number, channels_last=file.channels_last).read()
-    return builder.network()
+    reader = _Reader(builder, graph, number, channels_last=file.channels_last)
+    return [builder.network(reader.read(file.output))]
 
 
 class _Reader:
@@ -61,13 +61,18 @@ class _Reader:
             number = builder.reshaped(number, turned, "channels last", (1, 2, 0))
         self.live = {image: number}
 
-    def read(self) -> None:
+    def read(self, output: str) -> int:
+        """Return the number of the node that gives an output."""
+        self.output = output
         for count, node in enumerate(self.graph.node):
             place = f"{node.name or f'node {count}'} ({node.op_type})"
             if any(name in self.live for name in node.input):
                 self._take(node, place)
             elif node.output:
                 self._compute(node, place)
+            if output in self.live:
+                break
+        return self.live.get(output, 0)
 
     def _compute(self, node: Any, place: str) -> None:
         """Compute a node of constants as it is."""
@@ -83,7 +88,9 @@ class _Reader:
         sources = [self.live[name] for name in node.input if name in self.live]
         if op == "Shape":
             self.constants[out] = np.array((1, *self.builder.shape(sources[0])), np.int64)
-        elif op in _SAME or (op in ("Softmax", "LogSoftmax") and self._ends(out)):
+        elif op == "Cast" and node.attribute[0].i not in _FLOATS:
+            raise Unsupported(f"no bound goes through layer {place}: it rounds")
+        elif op in _SAME or (op in ("Softmax", "LogSoftmax") and out == self.output):
             self.live[out] = sources[0]
         elif op in _READERS:
             values = [self.constants.get(name) for name in node.input]
@@ -91,14 +98,13 @@ class _Reader:
             named = {part.name: onnx.helper.get_attribute_value(part) for part in node.attribute}
             live = [name in self.live for name in node.input]
             call = _Call(self.builder, sources, tensors, live, named, place)
-            self.live[out] = _READERS[op](call)
+            try:
+                self.live[out] = _READERS[op](call)
+            except (RuntimeError, ValueError, TypeError, LookupError, AttributeError) as error:
+                raise call.refuse(reason_of(error)) from None
         else:
             known = ", ".join(sorted(_READERS))
             raise Unsupported(f"no bound goes through layer {place}; known: {known}")
-
-    def _ends(self, name: str) -> bool:
-        """Say whether a softmax is the last layer: it leaves the order of the classes alone."""
-        return name in {part.name for part in self.graph.output}
 
 
 def _tensor(value: np.ndarray[Any, Any]) -> Tensor:
@@ -181,7 +187,7 @@ def _gemm(call: _Call) -> int:
     weight = weight if call.named.get("transB") else weight.t()
     weight = weight * call.named.get("alpha", 1.0)
     if offset is not None:
-        offset = (offset * call.named.get("beta", 1.0)).expand(len(weight))
+        offset = (offset * call.named.get("beta", 1.0)).flatten().expand(len(weight))
     return call.builder.add(Dense(weight, offset), [call.source], call.place)
 
 
@@ -205,9 +211,7 @@ def _clip(call: _Call) -> int:
     for number, name, default in ((1, "min", -np.inf), (2, "max", np.inf)):
         value = call.given(number)
         ends.append(float(call.named.get(name, default) if value is None else value))
-    if ends == [0.0, np.inf]:
-        return call.builder.rectified(call.source, 0.0, call.place)
-    return call.builder.add(Clip(*ends), [call.source], call.place)
+    return call.builder.clipped(call.source, ends[0], ends[1], call.place)
 
 
 def _bound(call: _Call, side: int) -> int:
@@ -217,9 +221,7 @@ def _bound(call: _Call, side: int) -> int:
     if len(call.sources) != 1 or len(values) != 1:
         raise call.refuse("a minimum or maximum of more than a number and a part of the net")
     ends = (values.pop(), np.inf) if side < 0 else (-np.inf, values.pop())
-    if ends == (0.0, np.inf):
-        return call.builder.rectified(call.source, 0.0, call.place)
-    return call.builder.add(Clip(*ends), [call.source], call.place)
+    return call.builder.clipped(call.source, *ends, call.place)
 
 
 def _max_pool(call: _Call) -> int:
@@ -231,6 +233,8 @@ def _max_pool(call: _Call) -> int:
         (-(-(side - window) // step) if up else (side - window) // step) + 1
         for side, window, step in zip(sides, kernel, stride, strict=True)
     ]
+    for axis, before in enumerate((top, left)):  # no window lies behind the image
+        out[axis] -= up and (out[axis] - 1) * stride[axis] >= shape[1 + axis] + before
     layer = max_pool(shape, (shape[0], *out), kernel, stride, (top, left))
     return call.builder.add(layer, [call.source], call.place)
 
@@ -264,28 +268,21 @@ def _add(call: _Call, sign: float = 1.0) -> int:
         left, right = call.sources
         if sign < 0:
             right = call.builder.scaled(right, -1.0, None, call.place)
-        return call.builder.add(Sum(), [left, right], call.place)
+        return call.builder.summed(left, right, call.place)
     if first is None:
-        return call.builder.scaled(call.source, 1.0, sign * _within(call, 1), call.place)
-    return call.builder.scaled(call.source, sign, _within(call, 0), call.place)
+        return call.builder.scaled(call.source, 1.0, sign * call.constant(1), call.place)
+    return call.builder.scaled(call.source, sign, first, call.place)
 
 
 def _mul(call: _Call) -> int:
     number = 1 if call.live[0] else 0
-    return call.builder.scaled(call.source, _within(call, number), None, call.place)
+    return call.builder.scaled(call.source, call.constant(number), None, call.place)
 
 
 def _div(call: _Call) -> int:
     if not call.live[0]:
         raise call.refuse("a quotient whose divisor hangs on the image")
-    return call.builder.scaled(call.source, 1 / _within(call, 1), None, call.place)
-
-
-def _within(call: _Call, number: int) -> Tensor:
-    """Return a constant as it broadcasts to one image."""
-    value = call.constant(number).float()
-    rank = len(call.builder.shape(call.source))
-    return value.reshape(value.shape[1:]) if value.ndim == rank + 1 else value
+    return call.builder.scaled(call.source, 1 / call.constant(1), None, call.place)
 
 
 def _reshape(call: _Call) -> int:
@@ -339,6 +336,7 @@ def _concat(call: _Call) -> int:
 
 
 _SAME = frozenset({"Identity", "Dropout", "Cast", "CastLike"})
+_FLOATS = frozenset({onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16})
 _READERS: Mapping[str, Callable[[_Call], int]] = {
     "Conv": _conv,
     "Gemm": _gemm,

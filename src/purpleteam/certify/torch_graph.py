@@ -5,14 +5,13 @@ from __future__ import annotations
 import logging
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import nn
 
-from purpleteam.certify.bends import Clip
-from purpleteam.certify.layers import Convolution, Dense, Stacked, Sum
+from purpleteam.certify.layers import Convolution, Dense, Stacked
 from purpleteam.certify.network import (
     Builder,
     Network,
@@ -23,27 +22,23 @@ from purpleteam.certify.network import (
     pair,
 )
 from purpleteam.core.errors import ModelError, reason_of
-from purpleteam.models.guard import switched
 
 
-def read_module(module: nn.Module, shape: Shape) -> Network:
-    """Read a module by `torch.export`, in eval mode, and leave its mode as it was."""
-    was = {name: part.training for name, part in module.named_modules()}
+def read_module(module: nn.Module, shape: Shape) -> list[Network]:
+    """Read a module in eval mode by `torch.export`: a graph for each row of numbers it returns."""
     tensors = next(iter(module.parameters()), torch.zeros(1))
     image = torch.zeros(1, *shape, dtype=tensors.dtype, device=tensors.device)
     logger = logging.getLogger("torch")
     level = logger.level
     logger.setLevel(logging.CRITICAL)  # it tells its own failures, many lines of them
     try:
-        program = torch.export.export(switched(module), (image,), strict=False)
+        program = torch.export.export(module, (image,), strict=False)
     except Exception as error:
         raise ModelError(
             f"the net's graph cannot be read: {reason_of(error)}; give it as an ONNX file"
         ) from None
     finally:
         logger.setLevel(level)
-        for name, part in module.named_modules():
-            part.training = was.get(name, False)
     live = dict(module.named_parameters()) | dict(module.named_buffers())
     signature = program.graph_signature
     named = signature.inputs_to_parameters | signature.inputs_to_buffers
@@ -62,25 +57,26 @@ class _Exported(Builder):
         self.known = dict(known)
         self.live: dict[str, int] = {}
 
-    def read(self, graph: torch.fx.Graph) -> Network:
+    def read(self, graph: torch.fx.Graph) -> list[Network]:
+        graph.eliminate_dead_code()
+        results: list[int] = []
         for node in graph.nodes:
             if node.op == "placeholder":
                 if node.name not in self.known:
                     self.live[node.name] = 0
             elif node.op == "output":
-                result = node.args[0][0]
-                if self.live.get(result.name) != len(self.nodes):
-                    raise ModelError(
-                        "the net returns something else than the logits of its last layer"
-                    )
+                names = [part.name for part in _flat(node.args[0]) if hasattr(part, "name")]
+                results = [self.live[name] for name in names if name in self.live]
             else:
                 self._take(node)
-        return self.network()
+        rows = [result for result in results if len(self.shape(result)) == 1]
+        return [self.network(result) for result in rows or results[:1] or [0]]
 
     def _take(self, node: Any) -> None:
         stack = node.meta.get("nn_module_stack") or {}
         path = next((path for path, _ in reversed(stack.values()) if path), "")
         op = getattr(node.target, "_opname", getattr(node.target, "__name__", str(node.target)))
+        op = op.removesuffix("_")  # the graph says by whom the tensor is used that it changed
         place = f"{path or 'the net itself'} ({op})"
         args = list(node.args)
         names = [a.name for a in _flat(args) if isinstance(a, torch.fx.Node)]
@@ -91,6 +87,9 @@ class _Exported(Builder):
             self.known[node.name] = node.target(*given, **named)
             return
         ends = all(user.op == "output" for user in node.users)
+        kind = getattr(node.meta.get("val"), "dtype", torch.float32)
+        if not kind.is_floating_point:
+            raise Unsupported(f"no bound goes through layer {place}: it rounds to {kind}")
         if op in _SAME or (op in ("softmax", "log_softmax") and ends):  # no order is changed
             self.live[node.name] = sources[0]
             return
@@ -104,7 +103,10 @@ class _Exported(Builder):
             raise Unsupported(f"no bound goes through layer {place}; known: {known}")
         out = tuple(node.meta["val"].shape[1:]) if hasattr(node.meta.get("val"), "shape") else ()
         call = _Call(self, sources, given, named, out, place)
-        self.live[node.name] = _READERS[op](call)
+        try:
+            self.live[node.name] = _READERS[op](call)
+        except (RuntimeError, ValueError, TypeError, LookupError, AttributeError) as error:
+            raise call.refuse(reason_of(error)) from None
 
     def _value(self, given: Any) -> Any:
         if isinstance(given, torch.fx.Node):
@@ -186,9 +188,7 @@ def _norm(call: _Call) -> int:
 def _clamp(call: _Call, least: Any, most: Any) -> int:
     low = -torch.inf if least is None else float(least)
     high = torch.inf if most is None else float(most)
-    if low == 0 and high == torch.inf:
-        return call.builder.rectified(call.sources[0], 0.0, call.place)
-    return call.builder.add(Clip(low, high), call.sources, call.place)
+    return call.builder.clipped(call.sources[0], low, high, call.place)
 
 
 def _max_pool(call: _Call) -> int:
@@ -220,7 +220,8 @@ def _avg_pool(call: _Call) -> int:
 
 def _adaptive(call: _Call) -> int:
     sides = call.builder.shape(call.sources[0])[-2:]
-    target = pair(call.args[1])
+    asked = call.args[1] if isinstance(call.args[1], list) else [call.args[1]] * 2
+    target = pair([side if want is None else want for side, want in zip(sides, asked, strict=True)])
     if any(side % want for side, want in zip(sides, target, strict=True)):
         raise call.refuse(f"{sides} does not divide into {target}")
     kernel = (sides[0] // target[0], sides[1] // target[1])
@@ -244,7 +245,7 @@ def _add(call: _Call, sign: float = 1.0) -> int:
         left, right = call.sources if len(call.sources) == 2 else call.sources * 2
         if scale != 1:
             right = call.builder.scaled(right, scale, None, call.place)
-        return call.builder.add(Sum(), [left, right], call.place)
+        return call.builder.summed(left, right, call.place)
     if first is _NODE:
         return call.builder.scaled(call.sources[0], 1.0, scale * constant(second), call.place)
     return call.builder.scaled(call.sources[0], scale, constant(first), call.place)
@@ -289,7 +290,7 @@ def _cat(call: _Call) -> int:
 
 _SAME = frozenset(
     {"dropout", "feature_dropout", "alpha_dropout", "clone", "detach", "alias", "contiguous"}
-    | {"lift_fresh_copy", "to", "_to_copy", "detach_", "native_dropout"}
+    | {"lift_fresh_copy", "to", "_to_copy", "native_dropout"}
 )
 _READERS: Mapping[str, Callable[[_Call], int]] = {
     "linear": _linear,
@@ -297,11 +298,7 @@ _READERS: Mapping[str, Callable[[_Call], int]] = {
     "conv2d": _conv,
     "batch_norm": _norm,
     "relu": lambda call: call.builder.rectified(call.sources[0], 0.0, call.place),
-    "relu_": lambda call: call.builder.rectified(call.sources[0], 0.0, call.place),
     "leaky_relu": lambda call: call.builder.rectified(
-        call.sources[0], call.arg(1, "negative_slope", 0.01), call.place
-    ),
-    "leaky_relu_": lambda call: call.builder.rectified(
         call.sources[0], call.arg(1, "negative_slope", 0.01), call.place
     ),
     "prelu": lambda call: call.builder.rectified(call.sources[0], call.args[1], call.place),
@@ -310,22 +307,18 @@ _READERS: Mapping[str, Callable[[_Call], int]] = {
     "clamp_max": lambda call: _clamp(call, None, call.args[1]),
     "clip": lambda call: _clamp(call, call.arg(1, "min"), call.arg(2, "max")),
     "hardtanh": lambda call: _clamp(call, call.arg(1, "min_val", -1), call.arg(2, "max_val", 1)),
-    "hardtanh_": lambda call: _clamp(call, call.arg(1, "min_val", -1), call.arg(2, "max_val", 1)),
     "relu6": lambda call: _clamp(call, 0, 6),
     "max_pool2d": _max_pool,
     "avg_pool2d": _avg_pool,
     "adaptive_avg_pool2d": _adaptive,
     "mean": _mean,
     "add": _add,
-    "add_": _add,
     "sub": lambda call: _add(call, -1.0),
+    "rsub": lambda call: _add(replace(call, args=call.args[1::-1]), -1.0),
+    "neg": lambda call: call.builder.scaled(call.sources[0], -1.0, None, call.place),
     "mul": _mul,
     "div": _div,
-    "flatten": _reshape,
-    "view": _reshape,
-    "reshape": _reshape,
-    "squeeze": _reshape,
-    "unsqueeze": _reshape,
+    **dict.fromkeys(("flatten", "view", "reshape", "squeeze", "unsqueeze"), _reshape),
     "permute": _permute,
     "cat": _cat,
 }

@@ -147,12 +147,12 @@ class OnnxFile(BlackBox):
         if len(fitting) != 1:
             known = "one output (N, classes) of scores: export it anew with that one alone"
             raise ModelError(f"{self.path!r} gives {_form(outputs)}; known: {known}")
-        self._output = fitting[0].name
+        self.output = fitting[0].name
         notes = ["the file is asked as a black box: no gradients"]
         if self.channels_last:
             notes.insert(0, "it takes images (N, H, W, C): they are turned")
         if (count := len(outputs)) > 1:
-            notes.insert(0, f"of its {count} outputs {self._output!r} is taken for the scores")
+            notes.insert(0, f"of its {count} outputs {self.output!r} is taken for the scores")
         # a black image, and one from dark to bright
         sample = torch.zeros(2, channels or 1, height or USUAL_SIDE, width or USUAL_SIDE)
         sample[1] = torch.linspace(0, 1, sample[1].numel()).reshape(sample[1].shape)
@@ -200,7 +200,7 @@ class OnnxFile(BlackBox):
             part = pixels[start : start + size]
             full = np.concatenate([part, np.repeat(part[-1:], size - len(part), axis=0)])
             try:
-                (scores,) = self._session.run([self._output], {self._input: full})
+                (scores,) = self._session.run([self.output], {self._input: full})
             except Exception as error:
                 raise ModelError(f"{self.path!r} cannot be run: {reason_of(error)}") from None
             if not isinstance(scores, np.ndarray) or scores.ndim != 2 or len(scores) != size:
