@@ -9,7 +9,7 @@ PYTHON ?= $(shell for one in python3.11 python3 python; do \
 	$$one -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$one && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup peers demo test check bench docs clean
+.PHONY: help setup peers demo test check bench gpu docs clean
 
 help:  ## Say what there is
 	@sed -n 's/^\([a-z]*\): .*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
@@ -51,6 +51,9 @@ bench: $(STAMP)  ## Measure what training, attacks, the scan and an installation
 	@$(BIN)/python benchmarks/attacks.py
 	@$(BIN)/python benchmarks/install.py
 	@$(BIN)/python benchmarks/scan.py cost
+
+gpu: $(STAMP)  ## On a machine with CUDA: parity with the CPU, then the record rows, into results/gpu.json
+	@$(BIN)/python benchmarks/gpu.py
 
 docs: $(STAMP)  ## Write the tables of the pages anew from results/, and docs/api.md from docstrings
 	@$(BIN)/python docs/update_tables.py
