@@ -8,7 +8,7 @@ from typing import Any
 
 from purpleteam.report.numbers import percent
 
-__all__ = ["rows", "speed"]
+__all__ = ["judged", "rows", "speed"]
 
 METHODS = {"ibp": "IBP", "crown_ibp": "IBP, CROWN-IBP", "alpha_crown": "the whole cascade"}
 
@@ -64,6 +64,31 @@ def speed(path: Path) -> str:
     return "\n".join(lines) + (
         f"\n\nOne thread, `{told['model']}` at ε = {told['epsilon']:g}; at most "
         f"{told['peak_megabytes']:,} MB. Ratios of processor time on 500 images: {ratios}."
+    )
+
+
+def judged(path: Path) -> str:
+    """Return what another verifier says of what is verified, falsified and left open here."""
+    told = json.loads(path.read_text("utf-8"))
+    lines = [
+        "| Net | ε | Verified here, `unsat` there | Falsified, `sat` | Left open: `unsat`, none |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for name, net in told["nets"].items():
+        counts = net["counts"]
+        verified, falsified, unknown = (
+            counts.get(kind, {}) for kind in ("verified", "falsified", "unknown")
+        )
+        open_ = sum(count for word, count in unknown.items() if word not in ("sat", "unsat"))
+        lines.append(
+            f"| {name} | {net['epsilon']:g} | {verified.get('unsat', 0)} of "
+            f"{sum(verified.values())} | {falsified.get('sat', 0)} of {sum(falsified.values())} | "
+            f"{unknown.get('unsat', 0)}, {open_} of {sum(unknown.values())} |"
+        )
+    judge = told["judge"]
+    return "\n".join(lines) + (
+        f"\n\n{told['instances']} instances, {told['contradictions']} contradictions; the judge is "
+        f"vibecheck-nn {judge['vibecheck-nn']}, a verifier that shares no code with ours."
     )
 
 

@@ -237,6 +237,7 @@ BLOCKS: dict[str, Callable[[Path], str]] = {
     "backdoors": backdoor_tables.backdoors,
     "calibration": verdict_tables.calibration,
     "certified": certified_tables.rows,
+    "certified_judged": certified_tables.judged,
     "certified_speed": certified_tables.speed,
     "drawn_digits": serving_tables.drawn_digits,
     "hostile": _hostile,
@@ -267,6 +268,7 @@ BLOCKS: dict[str, Callable[[Path], str]] = {
     "verdicts_loops": verdict_tables.loops,
 }
 FILES = {
+    "certified_judged": "judged",
     "certified_speed": "certified",
     **{f"summary_{name}": name for name in ("attacks", "backdoors", "mnist")},
     **{f"abuse_{name}": "abuse" for name in ("copies", "people")},
