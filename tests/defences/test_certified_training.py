@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 from functools import cache
-from itertools import pairwise
 
 import pytest
 import torch
@@ -20,7 +19,7 @@ from purpleteam.certify.network import Network, network_of
 from purpleteam.data.images import Dataset
 from purpleteam.defences import DEFENCES, Hardening
 from purpleteam.defences.training.crown_ibp import fused_loss
-from purpleteam.defences.training.ibp import grown_by, imbalance, initialise, worst_loss
+from purpleteam.defences.training.ibp import imbalance, initialise, worst_loss
 from purpleteam.defences.training.sabr import small_box, worst_point
 from purpleteam.models import build
 from purpleteam.models.adapters import Normalisation
@@ -182,12 +181,6 @@ def test_boxes_that_keep_their_width_between_balanced_neurons_cost_nothing():
             net[1].weight.copy_(torch.tensor(weights))
             found = imbalance(network, intervals(network, box, rounding=False))
         assert float(found) == pytest.approx(penalty, abs=1e-4)
-
-
-def test_the_box_grows_without_a_jump_from_nothing_to_all():
-    shares = [grown_by(step / 1000) for step in range(1001)]
-    assert (shares[0], shares[-1], grown_by(2)) == (0, pytest.approx(1), 1)
-    assert all(0 <= after - before < 2e-3 for before, after in pairwise(shares))
 
 
 def test_boxes_in_training_are_twice_as_large_but_not_beyond_reason():

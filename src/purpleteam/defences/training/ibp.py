@@ -1,6 +1,6 @@
 """Certified training by interval bounds: IBP (Gowal et al. 2018, arXiv:1810.12715).
 
-With the start and the warm-up of Shi et al. 2021 (arXiv:2103.17018): weights that keep boxes from
+With the start and the warm-up of Shi et al. 2021 (arXiv:2103.17268): weights that keep boxes from
 growing from layer to layer, and penalties on boxes that grow and neurons that all fall silent.
 """
 
@@ -19,7 +19,7 @@ from purpleteam.certify.bends import Rectifier
 from purpleteam.certify.bounds import Boxes, ball, intervals, lower_bound, margins, worst_logits
 from purpleteam.certify.cascade import certify_ball
 from purpleteam.certify.network import Network, network_of
-from purpleteam.defences.training import DEFENCES, Defence, Hardening, part_of
+from purpleteam.defences.training import DEFENCES, Defence, Hardening, part_of, ramped
 from purpleteam.models.devices import device_of, to_batch
 from purpleteam.models.guard import Guarded
 from purpleteam.models.recipes import generator
@@ -73,7 +73,7 @@ class IBPTraining(Defence):
         ) -> Tensor:
             nonlocal network, grown
             network = network or network_of(asked.model, shape)
-            grown = grown_by(done / self.warm_up) if self.warm_up else 1.0
+            grown = ramped(1.0, done, 0.0, self.warm_up, "smoothed")
             logits, live = network.by_batch(x)
             clean = F.cross_entropy(logits, y)
             if grown == 0:
@@ -154,11 +154,3 @@ def initialise(net: Network, rng: torch.Generator) -> None:
         for weight in drawn[:-1]:
             deviation = math.sqrt(2 * math.pi) / weight[0].numel()
             weight.copy_(deviation * torch.randn(weight.shape, generator=rng))
-
-
-def grown_by(done: float, bend: float = 0.25) -> float:
-    """Return the share of the radius: to the fourth power up to `bend`, then straight up to 1."""
-    if done >= 1:
-        return 1.0
-    scale = bend**3 * (4 - 3 * bend)  # what it comes to at 1
-    return (done**4 if done < bend else bend**3 * (4 * done - 3 * bend)) / scale

@@ -1,4 +1,4 @@
-"""CNN7, on which certified training is compared (Shi et al. 2021, arXiv:2103.17018)."""
+"""CNN7, on which certified training is compared (Shi et al. 2021, arXiv:2103.17268)."""
 
 from torch import nn
 
