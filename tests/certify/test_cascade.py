@@ -119,6 +119,16 @@ def test_branch_and_bound_keeps_to_its_memory(memory: int, proved: bool) -> None
     assert (found.proved, found.counterexample) == (proved, None)
 
 
+def test_a_net_without_rectifiers_whose_bounds_are_loose_is_left_unknown() -> None:
+    clips = nn.Sequential(nn.Flatten(), nn.Linear(1, 2), nn.ReLU6(), nn.Linear(2, 2))
+    with torch.no_grad():  # the same number twice, one from the other: the lead is always 0.01
+        clips[1].weight[:], clips[1].bias[:] = 12, -3
+        clips[3].weight[:] = torch.tensor([[1.0, -1.0], [0, 0]])
+        clips[3].bias[:] = torch.tensor([0.01, 0])
+    one = ImageSet(np.full((1, 1, 1, 1), 128, np.uint8), np.zeros(1, np.int64))
+    assert certify_ball(clips, one, epsilon=0.4, method="complete").verdicts == [UNKNOWN]
+
+
 def test_a_convolution_is_certified_whatever_the_number_of_classes() -> None:
     pixels = np.random.default_rng(1).integers(0, 256, (6, 6, 6, 1), np.uint8)
     x = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255

@@ -128,7 +128,9 @@ def branch(
             return Outcome(False, None, looked_at)
         order = waiting.least.argsort()
         now, rest = waiting.take(order[: batch // 2]), waiting.take(order[batch // 2 :])
-        bent = torch.stack([_bent(now.boxes[k]).flatten(1).any(1) for k in splittable]).any(0)
+        bent = torch.zeros_like(now.rows, dtype=torch.bool)
+        for k in splittable:
+            bent |= _bent(now.boxes[k]).flatten(1).any(1)
         for place in (~bent).nonzero().flatten().tolist():
             # Every rectifier is decided: what is left is linear, and solved.
             proved, found = _solved(network, now.take(torch.tensor([place])), form, label)

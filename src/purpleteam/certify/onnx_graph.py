@@ -32,7 +32,9 @@ def read_onnx(file: OnnxFile, shape: Shape) -> list[Network]:
     if sha256_bytes(content) != file.digest:
         raise Refused(f"{file.path!r} is another file than the one that was opened")
     if file.takes_bytes:
-        raise Unsupported(f"{file.path!r} takes bytes: no bound goes through their rounding")
+        raise Unsupported(
+            f"{file.path!r} takes bytes, which no bound goes through: give a net of [0, 1]"
+        )
     builder = Builder(shape)
     number = 0
     if file.normalisation is not None:
