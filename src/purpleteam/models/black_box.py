@@ -232,7 +232,8 @@ def session_of(name: str, content: bytes) -> Any:
         except Exception as error:
             reason = reason_of(error)
             if "xternal data" in reason:
-                reason = "it reads weights from other files: export with external_data=False"
+                reason = "it reads its weights from other files, which is not allowed: "
+                reason += "export it with external_data=False"
             raise ModelError(f"{name!r} cannot be opened by ONNX Runtime: {reason}") from None
 
 
