@@ -18,6 +18,7 @@ from typing import ClassVar, NamedTuple, Self
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import Parameter
 
 Pair = tuple[int, int]
 UNITS = {torch.float32: 2.0**-24, torch.float64: 2.0**-53}
@@ -88,6 +89,15 @@ class Affine(Layer):
     affine: ClassVar[bool] = True
     offset: Tensor | None
 
+    def sizes(self, weight: Tensor) -> Tensor:
+        """Return |W|; of a net that is cut off from its parameters it is computed once."""
+        if weight.requires_grad or isinstance(weight, Parameter):
+            return weight.abs()
+        if "_sizes" not in self.__dict__:
+            self.__dict__["_sizes"] = weight.abs()
+        kept: Tensor = self.__dict__["_sizes"]
+        return kept
+
     @abstractmethod
     def weigh(self, x: Tensor, offset: Tensor | None = None) -> Tensor:
         """Return |W| x + offset for x (N, ...) at least 0; the offset is shaped as the layer's."""
@@ -127,11 +137,11 @@ class Affine(Layer):
             middle, radius = self.value(centre), self.weigh(radius)
             return Box(middle - radius, middle + radius)
         # What is off: the centre and the radius by their rounding, the value at the centre by at
-        # most `error` times |W| |centre| + |b|, and the product with the radius likewise. All of it
-        # is a share of |centre|, of the radius and of |b|, so one product with |W| carries it.
+        # most `error` times |W| |centre| + |b|, and the product with the radius likewise. |centre|
+        # and radius together are the magnitude, so one product with |W| carries all of it.
         dtype, offset = centre.dtype, self.offset
         error = gamma(self.terms[0], dtype) + 8 * unit(dtype)
-        radius.mul_(1 + 4 * error).add_(centre.abs().mul_(error)).add_(4 * tiny(dtype))
+        radius.add_(box.magnitude.mul_(4 * error))
         middle = self.value(centre)
         radius = self.weigh(radius, None if offset is None else error * offset.abs())
         radius = radius + 4 * (self.terms[0] + 2) * tiny(dtype)
@@ -167,7 +177,7 @@ class Dense(Linear):
         return F.linear(inputs[0], self.weight, self.offset)
 
     def weigh(self, x: Tensor, offset: Tensor | None = None) -> Tensor:
-        return F.linear(x, self.weight.abs(), offset)
+        return F.linear(x, self.sizes(self.weight), offset)
 
     def transpose(self, form: Tensor, shape: tuple[int, ...]) -> Tensor:
         return form @ self.weight
@@ -197,7 +207,7 @@ class Convolution(Linear):
         return self._with(inputs[0], self.weight, self.offset)
 
     def weigh(self, x: Tensor, offset: Tensor | None = None) -> Tensor:
-        return self._with(x, self.weight.abs(), offset)
+        return self._with(x, self.sizes(self.weight), offset)
 
     def _with(self, x: Tensor, weight: Tensor, offset: Tensor | None) -> Tensor:
         return F.conv2d(x, weight, offset, self.stride, self.padding, self.dilation, self.groups)
