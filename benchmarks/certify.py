@@ -76,8 +76,9 @@ def main() -> None:
 def row(asked: argparse.Namespace) -> dict[str, Any]:
     """Train, evaluate, certify and attack; return what the row says."""
     plan, stem = ROWS[asked.row], asked.work / f"{asked.row}-{asked.seed}"
-    started = time.process_time()
-    if not stem.with_suffix(".json").exists():
+    card_file = stem.with_name(f"{stem.name}.json")  # no suffix: the name has a dot
+    started, here = time.process_time(), not card_file.exists()
+    if here:
         pt.harden(
             "mnist",
             recipe=plan["recipe"],
@@ -93,7 +94,7 @@ def row(asked: argparse.Namespace) -> dict[str, Any]:
     found = pt.certify(
         "mnist", model=str(stem), epsilon=[plan["epsilon"]], method=METHOD, split="test"
     )
-    card = json.loads(stem.with_suffix(".json").read_text("utf-8"))
+    card = json.loads(card_file.read_text("utf-8"))
     keys = (
         "clean_accuracy",
         "certified_accuracy",
@@ -108,7 +109,7 @@ def row(asked: argparse.Namespace) -> dict[str, Any]:
         "plan": plan,
         "model": card["digest"],
         "recipe": card["recipe"],
-        "training_cpu_seconds": round(trained, 1),
+        "training_cpu_seconds": round(trained, 1) if here else None,  # of one process, whole
         **{key: found.values[key] for key in keys if key in found.values},
         "chosen_on": "validation: the last 5,000 training images",
     }

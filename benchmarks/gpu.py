@@ -103,7 +103,7 @@ def row(name: str, asked: argparse.Namespace) -> dict[str, Any]:
     """Train, certify and attack one row on the card."""
     plan, stem = ROWS[name], asked.work / f"{name.replace(' ', '-')}-{asked.seed}"
     started = time.perf_counter()
-    if not stem.with_suffix(".json").exists():
+    if not stem.with_name(f"{stem.name}.json").exists():
         pt.harden("mnist", **plan, seed=asked.seed, budget=asked.minutes, device="cuda", out=stem)
     trained = time.perf_counter() - started
     common: dict[str, Any] = {"split": "test", "device": "cuda", "epsilon": [plan["epsilon"]]}

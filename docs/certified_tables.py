@@ -29,7 +29,7 @@ def rows(path: Path) -> str:
         lines.append(
             f"| `{one['row']}` | {one['seed']} | {one['plan']['epsilon']:g} | "
             f"{_rate(one['clean_accuracy'])} | {_rate(one['certified_accuracy'])} | {counts} | "
-            f"{one['training_cpu_seconds']:,.0f} |"
+            f"{_seconds(one['training_cpu_seconds'])} |"
         )
         if (bare := one.get("without_ramp")) is not None:
             clean, certified = (_rate(bare[f"{kind}_accuracy"]) for kind in ("clean", "certified"))
@@ -90,6 +90,10 @@ def judged(path: Path) -> str:
         f"\n\n{told['instances']} instances, {told['contradictions']} contradictions; the judge is "
         f"vibecheck-nn {judge['vibecheck-nn']}, a verifier that shares no code with ours."
     )
+
+
+def _seconds(value: float | None) -> str:
+    return "not kept" if value is None else f"{value:,.0f}"
 
 
 def _rate(value: dict[str, Any]) -> str:
