@@ -106,6 +106,9 @@ def test_an_image_that_is_wrong_when_clean_is_never_counted_as_robust(finished: 
     assert len(files) >= 6
     for file in files:
         outcomes = np.load(file, allow_pickle=False)
+        if file.name.startswith("certified-"):
+            assert not ((outcomes["verdicts"] == "verified") & ~outcomes["clean_correct"]).any()
+            continue
         assert not ((outcomes["broken_by"] == -1) & ~outcomes["clean_correct"]).any()
 
 

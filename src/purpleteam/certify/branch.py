@@ -9,7 +9,6 @@ arXiv:2103.06624). It ends with all cases proved, with an image that errs, or at
 from __future__ import annotations
 
 import math
-import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,8 +21,9 @@ from purpleteam.certify.bounds import Backward, Boxes, Choices, lower_bound, mar
 from purpleteam.certify.layers import Box
 from purpleteam.certify.network import Network
 from purpleteam.certify.slopes import optimise
-from purpleteam.certify.tighten import MEMORY, onward
+from purpleteam.certify.tighten import MEMORY, cost_of_rows, onward
 
+SEARCH = 4  # times the cost of a bound that a step of the search takes, gradient included
 STEPS = 10  # of the search in each case; its children go on from what it found
 PENALTY = 1e4  # of leaving a case, by the largest slope: its multipliers are no larger
 MOST_CASES, MOST_TOGETHER = 100_000, 64  # that wait, and that are bounded together
@@ -102,11 +102,12 @@ def branch(
         boxes: sound boxes (1, ...) of each node for the image.
         label: its class, (1,).
         open_rows: places among the margins, as `margins` orders them.
-        seconds: wall-clock limit.
+        seconds: limit of work, counted as that of a core: no clock decides a verdict.
         memory: bytes of the cases that wait, and of those that are bounded together.
         rng: where random corners come from.
     """
-    started = time.monotonic()
+    each = cost_of_rows(network)[len(network.nodes)] * STEPS * SEARCH
+    most_looked_at = max(1, int(seconds / each))
     form = margins(label, network.classes).to(boxes[0].lower.dtype)[0]  # (classes - 1, classes)
     count, size = len(open_rows), sum(math.prod(network.shape(k)) for k in range(len(network)))
     most_cases = min(memory // (16 * size), MOST_CASES)
@@ -124,7 +125,7 @@ def branch(
         found = _corner(network, waiting, label, rng)
         if found is not None:
             return Outcome(False, found, looked_at)
-        if time.monotonic() - started > seconds or len(waiting) > most_cases:
+        if looked_at > most_looked_at or len(waiting) > most_cases:
             return Outcome(False, None, looked_at)
         order = waiting.least.argsort()
         now, rest = waiting.take(order[: batch // 2]), waiting.take(order[batch // 2 :])

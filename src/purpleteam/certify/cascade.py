@@ -26,7 +26,7 @@ from purpleteam.certify.bounds import Boxes, ball, intervals, lower_bound, margi
 from purpleteam.certify.branch import branch
 from purpleteam.certify.network import Network, network_of
 from purpleteam.certify.slopes import optimise
-from purpleteam.certify.tighten import MEMORY, bent_at, cost_of_rows, tighten
+from purpleteam.certify.tighten import MEMORY, bent_at, cost_of_rows, curved, tighten
 from purpleteam.certify.vnnlib import box_of
 from purpleteam.core.config import build
 from purpleteam.core.errors import UsageError, unknown
@@ -163,7 +163,7 @@ def certify_ball(
         images: what is certified.
         epsilon: radius of the ball, in pixel units.
         method: how far to go: ibp, crown_ibp, crown, alpha_crown, complete; auto is alpha_crown.
-        seconds: limit for one image: of branch and bound, and of what CROWN is estimated to take.
+        seconds: limit for one image, by counted work: of CROWN, and of branch and bound.
         known: of the same images in a larger ball; what is verified there is not done again.
         seed: of the attack, and of branch and bound's tries.
         memory: bytes of linear forms at a time.
@@ -286,13 +286,13 @@ def _affordable(work: _Work, rows: Tensor, seconds: float) -> Tensor:
     """Return the images on which CROWN is estimated to take at most so many seconds each."""
     if len(rows) == 0:
         return rows
-    each = cost_of_rows(work.network, work.boxes(rows[:1]))
+    each = cost_of_rows(work.network)
     costs = torch.cat(
         [
             sum(
                 (
-                    2 * time_ * bent_at(work.network, boxes, number).flatten(1).sum(1)
-                    for number, time_ in each.items()
+                    2 * each[number] * bent_at(work.network, boxes, number).flatten(1).sum(1)
+                    for number in curved(work.network)
                 ),
                 torch.zeros(len(chunk), device=work.x.device),
             )

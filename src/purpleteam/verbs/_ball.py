@@ -12,7 +12,7 @@ import torch
 
 from purpleteam.attacks.evaluate import evaluate
 from purpleteam.attacks.evasion.apgd import APGDCE
-from purpleteam.certify.ball import FALSIFIED, VERIFIED, BallCertificate
+from purpleteam.certify.ball import FALSIFIED, VERIFIED, BallCertificate, Stage
 from purpleteam.certify.cascade import certify_ball
 from purpleteam.certify.network import network_of
 from purpleteam.certify.onnx_writer import write_onnx
@@ -162,16 +162,15 @@ def _records(
     about, run = subject.about(), subject.run
     records: list[Record] = []
     for epsilon, proved in certificates.items():
-        seconds = sum(stage.seconds for stage in proved.stages)
-        measured = partial(
-            Measurement, subject=about, seed=subject.seed, cost={"seconds": round(seconds, 2)}
-        )
+        cost = {stage.name: stage.seconds for stage in proved.stages}
+        cost |= {"seconds": round(sum(cost.values()), 2)}
+        measured = partial(Measurement, subject=about, seed=subject.seed, cost=cost)
         how = {key: value for key, value in proved.how.items() if key != "epsilon"}
         if epsilon == min(certificates):
             records.append(measured(name="clean_accuracy", value=proved.clean_accuracy, how=how))
         detail = {
             "counts": proved.counts,
-            "stages": [stage.to_json() for stage in proved.stages],
+            "stages": [_without_clock(stage) for stage in proved.stages],
             "attacked": attacked if epsilon == max(certificates) else 0,
         }
         record = measured(
@@ -188,6 +187,10 @@ def _records(
             if epsilon == max(certificates):
                 records += _counterexamples(subject, proved, record.id)
     return records
+
+
+def _without_clock(stage: Stage) -> dict[str, Any]:
+    return {key: value for key, value in stage.to_json().items() if key != "seconds"}
 
 
 def _counterexamples(subject: Subject, proved: BallCertificate, made_by: str) -> list[Record]:

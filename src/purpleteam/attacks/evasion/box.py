@@ -17,7 +17,7 @@ class BoxAttack(Ensemble):
     """Auto-PGD, targeted Auto-PGD and Square in the box; of AutoAttack's strength by default."""
 
     norms = ("linf",)
-    ranges = "targets at least 1"
+    ranges = "targets at least 1; samples at least 1"
 
     steps: int = 100
     """Gradient steps of each run of Auto-PGD."""
@@ -26,9 +26,12 @@ class BoxAttack(Ensemble):
     queries: int = 5000
     """Most model calls of Square, for one image."""
 
+    samples: int = 1
+    """Gradients averaged at each point, for a model whose answers are random."""
+
     def members(self, classes: int) -> tuple[EvasionAttack, ...]:
         loss: Literal["dlr", "margin"] = "dlr" if classes >= 4 else "margin"
-        auto = {**self.ball, "steps": self.steps}
+        auto = {**self.ball, "steps": self.steps, "samples": self.samples}
         targeted = APGDT(**auto, targets=self.targets, loss=loss)
         attacks = (APGDCE(**auto), targeted, Square(**self.ball, queries=self.queries))
         return tuple(attack.inside_box() for attack in attacks)

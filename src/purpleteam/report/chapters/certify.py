@@ -79,7 +79,7 @@ def _stages(evidence: Evidence) -> Iterator[Table]:
                 Given(str(stage.get(key, "")), record.id)
                 for key in ("looked_at", "verified", "falsified")
             ),
-            Given(f"{float(stage.get('seconds', 0)):.1f}", record.id),
+            Given(f"{float(record.cost.get(str(stage.get('name')), 0.0)):.1f}", record.id),
         )
         for record in evidence.find("certified_accuracy")
         for stage in items(record.detail, "stages")

@@ -83,7 +83,8 @@ def begin(path: Path, scanners: Iterable[str]) -> Callable[[], dict[str, ScanRes
     """
     metadata.version("bandit")
     tree = walk(path)
-    files = [(str(file), tree.name(file)) for file in tree.files if is_code(file)]
+    # A program that was started before may have been so in another folder.
+    files = [(str(file.absolute()), tree.name(file)) for file in tree.files if is_code(file)]
     files.sort(key=lambda row: -Path(row[0]).stat().st_size)
     scanners, parts = list(scanners), [files[first::PROCESSES] for first in range(PROCESSES)]
     process = (_started or [_Process()]).pop().give(scanners, parts) if files else None
