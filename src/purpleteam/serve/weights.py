@@ -59,7 +59,7 @@ def held(onnx: bytes, weights: bytes) -> Held:
 
     try:
         wanted = {n: part for n, part in load(weights).items() if not n.endswith("_tracked")}
-        there = _initialisers(onnx)
+        there = {_own(name, wanted): part for name, part in _initialisers(onnx).items()}
     except (SafetensorError, ValueError, LookupError, TypeError, OverflowError) as error:
         raise ModelError(f"the weights cannot be compared: {reason_of(error)}") from None
     left = {name: part for name, part in there.items() if part.size > FEW or name in wanted}
@@ -73,6 +73,12 @@ def held(onnx: bytes, weights: bytes) -> Held:
         missing=tuple(sorted(wanted.keys() - found)),
         foreign=tuple(name for name, part in left.items() if part.dtype.kind == "f"),
     )
+
+
+def _own(name: str, wanted: Tensors) -> str:
+    """Return what the weights call a tensor of a net that is behind a normalisation."""
+    bare = name.removeprefix("module.")
+    return bare if bare in wanted else name
 
 
 def _verbatim(wanted: Tensors, left: Tensors) -> list[str]:
