@@ -195,3 +195,25 @@ def test_worst_logits_have_at_least_the_loss_of_every_image_of_the_ball() -> Non
         assert (
             nn.functional.cross_entropy(network(sample), labels, reduction="none") <= most
         ).all()
+
+
+def test_offsets_that_cancel_behind_a_batch_norm_are_not_believed() -> None:
+    # A bias of 1e6 less 1/16 and a mean of 1e6 leave 0.1 x - 1/16, which float32 cannot tell.
+    net = nn.Sequential(
+        nn.Conv2d(1, 1, 1),
+        nn.ReLU(),
+        nn.Conv2d(1, 1, 1),
+        nn.BatchNorm2d(1),
+        nn.ReLU(),
+        nn.Flatten(),
+    ).eval()
+    with torch.no_grad():
+        net[0].weight.fill_(1)
+        net[0].bias.fill_(0)
+        net[2].weight.fill_(0.1)
+        net[2].bias.fill_(1e6 - 1 / 16)
+        net[3].running_mean.fill_(1e6)
+    network, x = network_of(net, (1, 2, 2)).to(torch.float32), images((1, 2, 2), 8)
+    boxes = tighten(network, intervals(network, ball(x, 0.3)))
+    for held, value in zip(boxes, network.to(torch.float64).values(x.double()), strict=True):
+        assert (value >= held.lower).all() and (value <= held.upper).all()

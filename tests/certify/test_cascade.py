@@ -169,3 +169,9 @@ def test_a_counterexample_that_onnx_runtime_does_not_see_err_leaves_its_image_un
     left = planted.replayed(session, clean, images().labels)
     assert left.verdicts[place] == UNKNOWN and place not in left.counterexamples
     assert left.notes == ("1 counterexamples do not err in ONNX Runtime: their images are unknown",)
+
+
+def test_complete_is_said_only_of_nets_that_branching_can_decide() -> None:
+    assert certified("complete").complete and not certified("crown").complete
+    pooled = nn.Sequential(nn.MaxPool2d((1, 2)), nn.Flatten(), nn.Linear(3, 4))
+    assert not certify_ball(pooled, images(), epsilon=0.1, method="complete").complete

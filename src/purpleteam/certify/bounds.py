@@ -20,6 +20,7 @@ from purpleteam.certify.bends import Activation, Lines, MaxPool, Rectifier
 from purpleteam.certify.layers import Affine, Box, Rearranged, Stacked, Sum, gamma, tiny, unit
 from purpleteam.certify.network import Network
 
+FEW = 8  # most layers in a row that scale, which a single neuron goes back through at once
 Boxes = list[Box]  # one for each node of a net, the image's first
 
 
@@ -111,10 +112,22 @@ class Backward:
         nothing = form.new_zeros(*form.shape[:2], *root)
         return self.forms.get(self.network.root, nothing), self.total
 
-    def bound(self, forms: Mapping[int, Tensor], total: Tensor | float = 0.0) -> Tensor:
+    def bound(
+        self,
+        forms: Mapping[int, Tensor],
+        total: Tensor | float = 0.0,
+        reach: Tensor | float = 0.0,
+    ) -> Tensor:
+        """Return lower bounds (N, S) of forms and what is added to them.
+
+        `reach` is the sum of magnitudes that `total` adds up; where it is given, the forms are
+        products of a few numbers too.
+        """
         self.forms, self.total = dict(forms), total
-        if self.rounding and isinstance(total, Tensor):
-            self.error = 4 * unit(total.dtype) * total.abs()
+        if self.rounding and isinstance(reach, Tensor):
+            self.error = gamma(FEW, reach.dtype) * reach
+            for number, form in forms.items():
+                self._add_error(form, gamma(FEW, form.dtype) * self.boxes[number].magnitude)
         for number in range(max(self.forms), self.network.root, -1):
             if number in self.forms:
                 self._step(number, self.forms.pop(number))
@@ -153,7 +166,7 @@ class Backward:
             raise TypeError(f"no linear bound of {type(layer).__name__}")
 
     def _send(self, number: int, form: Tensor, terms: int = 0) -> None:
-        """Hand a form on, each entry of which is a sum of so many products."""
+        """Pass a form to a node; each of its entries sums up `terms` products."""
         if self.rounding and terms:  # some may have underflowed
             reach = self.boxes[number].magnitude.flatten(1).sum(1, keepdim=True)
             self.error = self.error + 4 * terms * tiny(form.dtype) * reach

@@ -148,6 +148,12 @@ def branch(
     return Outcome(True, None, looked_at)
 
 
+def only_rectifiers(network: Network) -> bool:
+    """Say whether all that bends can be split: clips and pooling are bounded, not decided."""
+    bends = [node.layer for node in network.nodes[network.root :] if not node.layer.affine]
+    return all(isinstance(layer, Rectifier) for layer in bends)
+
+
 def _splittable(network: Network) -> tuple[int, ...]:
     return tuple(
         number

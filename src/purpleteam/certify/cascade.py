@@ -23,7 +23,7 @@ from purpleteam.attacks.evaluate import evaluate
 from purpleteam.attacks.evasion import ATTACKS, EvasionAttack
 from purpleteam.certify.ball import FALSIFIED, UNKNOWN, VERIFIED, BallCertificate, Stage
 from purpleteam.certify.bounds import Boxes, ball, intervals, lower_bound, margins
-from purpleteam.certify.branch import branch
+from purpleteam.certify.branch import branch, only_rectifiers
 from purpleteam.certify.network import Network, network_of
 from purpleteam.certify.slopes import optimise
 from purpleteam.certify.tighten import MEMORY, bent_at, cost_of_rows, curved, tighten
@@ -119,7 +119,7 @@ class _Work:
         return intervals(self.network, ball(self.x[rows], self.epsilon))
 
     def chunks(self, rows: Tensor, forms: int = 4) -> tuple[Tensor, ...]:
-        """Split images so that so many copies of the widest layer fit into memory."""
+        """Split images into chunks: `forms` copies of the widest layer of each fit into memory."""
         each = forms * 16 * self.widest
         return torch.split(rows, max(1, self.memory // each)) if len(rows) else ()
 
@@ -207,7 +207,7 @@ def certify_ball(
         decided_by=work.decided_by,
         margins=least,
         counterexamples=work.counterexamples,
-        complete="branch" in stages,
+        complete="branch" in stages and only_rectifiers(network),
         notes=tuple(work.notes),
         stages=tuple(
             Stage(
@@ -283,7 +283,7 @@ def _deep(
 
 
 def _affordable(work: _Work, rows: Tensor, seconds: float) -> Tensor:
-    """Return the images on which CROWN is estimated to take at most so many seconds each."""
+    """Return the images for which CROWN should need at most `seconds` each."""
     if len(rows) == 0:
         return rows
     each = cost_of_rows(work.network)

@@ -55,7 +55,7 @@ def tiny(dtype: torch.dtype) -> float:
 
 
 def gamma(terms: int, dtype: torch.dtype) -> float:
-    """Return the relative error of a sum of so many products in a number format."""
+    """Return the relative error of a sum of `terms` products."""
     return SAFETY * (terms + 2) * unit(dtype)
 
 
@@ -301,7 +301,7 @@ class BatchNorm(Scaling):
     stabiliser: float = 1e-5
 
     def by(self, mean: Tensor, variance: Tensor, axes: int) -> Self:
-        """Return it by the mean and variance (C,) of the channels of images with so many axes."""
+        """Return the layer by the mean and variance (C,) of its channels; images have `axes` axes."""
         factor = (variance.double() + self.stabiliser).rsqrt()
         factor = factor if self.weight is None else factor * self.weight
         offset = -mean * factor if self.shift is None else self.shift - mean * factor

@@ -123,7 +123,7 @@ def predict(
 def _votes(
     model: Classifier, image: Tensor, index: int, smoothing: Smoothing, *stages: int
 ) -> list[Ints]:
-    """Return how often each label was answered in each stage of so many samples."""
+    """Return the votes for each label, in the stage that selects and the one that estimates."""
     values, counts = VALUES_ON_GPU if image.is_cuda else CACHED_VALUES, []
     together = max(1, values // image.numel())
     key = (smoothing.seed, "smoothing", *stages, index)

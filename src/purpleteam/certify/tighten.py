@@ -124,23 +124,30 @@ def _tighten(
     step = max(1, most_rows // (2 * len(images)))
     for some in torch.split(neurons, step, 1):
         for sign, side, better in ((1, sides[0], torch.maximum), (-1, sides[1], torch.minimum)):
-            form, start, total = _one_hot(network, some, number, sign, part[number].lower.dtype)
-            found = Backward(network, part, Choices(), rounding, False).bound({start: form}, total)
+            form, start, total, reach = _one_hot(
+                network, some, number, sign, part[number].lower.dtype
+            )
+            back = Backward(network, part, Choices(), rounding, False)
+            found = back.bound({start: form}, total, reach)
             now = side[images].gather(1, some)
             side[images[:, None], some] = better(now, sign * found)
 
 
 def _one_hot(
     network: Network, neurons: Tensor, number: int, sign: int, dtype: torch.dtype
-) -> tuple[Tensor, int, Tensor | float]:
-    """Return forms (N, K, ...) of single neurons, brought back through the affine layer before."""
+) -> tuple[Tensor, int, Tensor, Tensor]:
+    """Return forms (N, K, ...) of single neurons, brought back through the affine layer before.
+
+    With the node that they are of, what is added to them, and the magnitudes that this sums up.
+    """
     node, flat = network[number], neurons.flatten()
-    factor: Tensor | float = float(sign)
-    total: Tensor | float = 0.0
+    factor = torch.full(flat.shape, float(sign), dtype=dtype, device=flat.device)
+    total, reach = torch.zeros_like(factor), torch.zeros_like(factor)
     while isinstance(node.layer, Scaling) and node.inputs[0] > network.root:
         expand = node.layer.factor.expand(1, *node.shape).flatten()
         if node.layer.offset is not None:
-            total = total + factor * node.layer.offset.expand(1, *node.shape).flatten()[flat]
+            offset = factor * node.layer.offset.expand(1, *node.shape).flatten()[flat]
+            total, reach = total + offset, reach + offset.abs()
         factor = factor * expand[flat]
         number = node.inputs[0]
         node = network[number]
@@ -149,15 +156,15 @@ def _one_hot(
         rows = node.layer.rows(flat, network.shape(source), node.shape)
         bias = node.layer.bias
         if bias is not None:
-            total = total + factor * bias.expand(node.shape).flatten()[flat]
+            offset = factor * bias.expand(node.shape).flatten()[flat]
+            total, reach = total + offset, reach + offset.abs()
         number = source
     else:
         rows = torch.zeros(len(flat), math.prod(node.shape), dtype=dtype, device=flat.device)
         rows = rows.scatter_(1, flat[:, None], 1).reshape(-1, *node.shape)
-    if isinstance(factor, Tensor):
-        factor = factor.reshape(-1, *(1,) * (rows.ndim - 1))
+    factor = factor.reshape(-1, *(1,) * (rows.ndim - 1))
     form = (rows * factor).reshape(*neurons.shape, *rows.shape[1:])
-    return form, number, total.reshape(neurons.shape) if isinstance(total, Tensor) else total
+    return form, number, total.reshape(neurons.shape), reach.reshape(neurons.shape)
 
 
 def onward(network: Network, boxes: Boxes, number: int, *, rounding: bool = True) -> Boxes:
