@@ -301,7 +301,7 @@ class BatchNorm(Scaling):
     stabiliser: float = 1e-5
 
     def by(self, mean: Tensor, variance: Tensor, axes: int) -> Self:
-        """Return the layer by the mean and variance (C,) of its channels; images have `axes` axes."""
+        """Return it by the mean and variance (C,) of its channels; an image has `axes` axes."""
         factor = (variance.double() + self.stabiliser).rsqrt()
         factor = factor if self.weight is None else factor * self.weight
         offset = -mean * factor if self.shift is None else self.shift - mean * factor

@@ -123,7 +123,7 @@ def predict(
 def _votes(
     model: Classifier, image: Tensor, index: int, smoothing: Smoothing, *stages: int
 ) -> list[Ints]:
-    """Return the votes for each label, in the stage that selects and the one that estimates."""
+    """Return the votes for each label in each stage; `stages` are their numbers of samples."""
     values, counts = VALUES_ON_GPU if image.is_cuda else CACHED_VALUES, []
     together = max(1, values // image.numel())
     key = (smoothing.seed, "smoothing", *stages, index)
