@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from cli_values import Purple
 
-from purpleteam.core.cards import find_stored
+from purpleteam.core.cards import ZOO, find_stored
 from purpleteam.core.records import Note
 from purpleteam.core.runfolder import RunFolder
 from purpleteam.report import render
@@ -61,8 +61,8 @@ def test_errors_are_one_line_that_says_what_to_do(purple: Purple, home: Path) ->
     shutil.copytree(write_run(Path("run")), "copy")
     for arguments, told in (
         (("sign", "run"), "make one: purple keygen"),
-        (("sign", "nothing"), "is no run, folder, file, or a model: robust-0.3, standard"),
-        (("verify", "nothing"), "is no run, folder, file, or a model: robust-0.3, standard"),
+        (("sign", "nothing"), f"is no run, folder, file, or a model: {', '.join(sorted(ZOO))}"),
+        (("verify", "nothing"), f"is no run, folder, file, or a model: {', '.join(sorted(ZOO))}"),
         (("keygen", "--kind", "rsa"), "known: ed25519, p256"),
         (("keygen", "--out", "copy/k"), "would travel with it"),
         (("sign", "run", "--form", "x", "--key", "k"), "no such file"),

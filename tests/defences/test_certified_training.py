@@ -104,7 +104,7 @@ def test_behind_a_ramp_the_point_is_looked_for_in_the_box_where_gradients_are():
     ramped = network_of(Normalisation.ramp(0.3).before(net), (1, 1, 1))
     box = intervals(ramped, ball(torch.full((1, 1, 1, 1), 0.75), 0.3))[ramped.root]
     point = worst_point(ramped, box, torch.tensor([0]), 4, drawn(0))
-    assert float(point) == pytest.approx((0.45 - 0.3) / 0.4, abs=1e-5)
+    assert float(point) == pytest.approx((0.45 - 0.3) / 0.4, abs=1e-4)  # the box is rounded outward
 
 
 @pytest.mark.parametrize(
