@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from purpleteam.core.records import Finding
 from purpleteam.core.statistics import Rate
 from purpleteam.scan import scan, severity_at_least
 
@@ -42,7 +43,7 @@ def write(corpus: Path, folder: Path) -> list[Line]:
         kept = [re.sub(r"\s*# (?:bad|fine)(?: .*)?$|~example~|~", "", line) for line in lines]
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.suffix == ".ipynb":
+        if path.suffix == ".ipynb" and not text.startswith("{"):
             path.write_text(_notebook(kept), encoding="utf-8")
         else:
             path.write_text("\n".join(kept) + "\n", encoding="utf-8")
@@ -50,7 +51,7 @@ def write(corpus: Path, folder: Path) -> list[Line]:
 
 
 def _marks(name: str, lines: list[str]) -> list[Line]:
-    spans = {} if name.endswith(".ipynb") else _spans("\n".join(lines))
+    spans = _spans("\n".join(lines)) if name.endswith(".py") else {}
     marked = []
     for number, line in enumerate(lines, 1):
         mark = re.search(r"# (bad|fine)(?: (.*))?$", line)
@@ -99,7 +100,7 @@ def measure(corpus: Path, folder: Path) -> tuple[dict[str, Any], dict[str, list[
     rates, told = {}, {}
     for word, least in (("medium or worse", "medium"), ("of any severity", "note")):
         places = {
-            (str(one.place["path"]).partition("/")[2], int(one.place.get("line", 0)))
+            (str(one.place["path"]).partition("/")[2], _line(one))
             for one in findings if severity_at_least(one.severity, least)
         }  # fmt: skip
         hit = {
@@ -115,12 +116,17 @@ def measure(corpus: Path, folder: Path) -> tuple[dict[str, Any], dict[str, list[
     known = {(one.name, number) for one in marked for number in range(
         max(one.low, 0), min(one.high, one.number + 60) + 1)}  # fmt: skip
     told["not marked"] = sorted(
-        f"{path}:{one.place.get('line')}: {one.rule} {one.severity} {one.message[:80]}"
+        f"{path}:{_line(one)}: {one.rule} {one.severity} {one.message[:80]}"
         for one in findings
-        if ((path := str(one.place["path"]).partition("/")[2]), one.place.get("line", 0))
-        not in known
+        if ((path := str(one.place["path"]).partition("/")[2]), _line(one)) not in known
     )
     return rates, told
+
+
+def _line(one: Finding) -> int:
+    """Return the line of a finding in its file, or in a notebook that `_notebook` made."""
+    line = int(one.place.get("line", 0))
+    return max(line, int(one.place.get("file_line", 0)))
 
 
 def _text(one: Line) -> str:
