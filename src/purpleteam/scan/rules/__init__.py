@@ -151,9 +151,9 @@ class Module:
         if not isinstance(node, ast.Name):
             return node
         scope = self.scope(node, *FUNCTIONS)
-        while scope is not None and (scope, node.id) not in self._literals:
+        while scope is not None and (scope, node.id) not in self.bound:
             scope = self.outer[scope]
-        value = self._literals.get((scope, node.id))
+        value = self.bound.get((scope, node.id))
         return value if isinstance(value, kinds or (*LITERALS, ast.Call)) else node
 
     def scope(self, node: Any, *kinds: type[ast.AST]) -> ast.AST | None:
@@ -175,7 +175,7 @@ class Module:
         return inside
 
     @cached_property
-    def _literals(self) -> dict[tuple[ast.AST | None, str], ast.expr | None]:
+    def bound(self) -> dict[tuple[ast.AST | None, str], ast.expr | None]:
         """What a function, or the module, binds a name to: the one literal, with later items."""
         rows = [(row, row.id) for row in self.of(ast.Name) if isinstance(row.ctx, ast.Store)]
         rows += [(row, row.arg) for row in self.of(ast.arg)]
@@ -205,7 +205,7 @@ class Module:
                 for alias in node.names:
                     names[alias.asname or alias.name] = f"{node.module}.{alias.name}"
         self.__dict__["names"] = names  # of which those below are made
-        packages = {name.partition(".")[0] for name in names.values()}
+        packages = {"eval", "exec", *(name.partition(".")[0] for name in names.values())}
         bodies = {row: node for node in self.of(ast.ClassDef) for row in node.body}
         for assign in self.of(ast.Assign):
             target = self.dotted(assign.value)

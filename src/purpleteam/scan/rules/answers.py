@@ -44,8 +44,9 @@ def exception_text(module: Module) -> Iterator[Hit]:
 def _of_http(module: Module, route: ast.expr) -> bool:
     """Return whether a handler gets errors of HTTP alone, whose texts are fixed or for clients."""
     what = route.args[0] if isinstance(route, ast.Call) and route.args else None
-    code = isinstance(what, ast.Constant) and isinstance(what.value, int)
-    return code or module.dotted(what).endswith("HTTPException")
+    code = getattr(what, "value", None)
+    fixed = isinstance(code, int) and (code != 500 or module.imports("flask", "quart"))
+    return fixed or module.dotted(what).endswith("HTTPException")
 
 
 def _is_handler(module: Module, function: Function) -> bool:

@@ -4,7 +4,7 @@ import ast
 import re
 from collections.abc import Iterable, Iterator
 
-from purpleteam.scan.rules import Hit, Module, argument, is_literal, nodes_of, rule
+from purpleteam.scan.rules import FUNCTIONS, Hit, Module, argument, is_literal, nodes_of, rule
 from purpleteam.scan.rules.served import flow
 
 TORCH_LOADERS = frozenset(
@@ -18,10 +18,19 @@ UNPICKLERS = frozenset(
     | {"sklearn.externals.joblib.load", "marshal.load", "marshal.loads"}
     | {"torch.package.PackageImporter", "dill.load_session", "dill.load_module", "paddle.load"}
     | {"compress_pickle.load", "compress_pickle.loads", "mlflow.pyfunc.spark_udf"}
+    | {"pandas.read_hdf"}
 )
-LAST_NAMES = {"load_model", "load_learner", "recv_pyobj"}.union(
-    name.rpartition(".")[2] for name in UNPICKLERS
+FAMILIES = {  # packages, and what unpickles wherever in them it stands
+    **{"mlflow": ("load_model",), "pycaret": ("load_model",), "fastai": ("load_learner",)},
+    **dict.fromkeys(("stable_baselines3", "sb3_contrib", "gensim", "autogluon"), ("load",)),
+    "fairseq": ("load_model_ensemble", "load_model_ensemble_and_task", "load_checkpoint_to_cpu"),
+    "nemo": ("restore_from",),
+}
+LAST_NAMES = {"recv_pyobj"}.union(
+    *FAMILIES.values(), (one.rpartition(".")[2] for one in UNPICKLERS)
 )
+SERIALIZER = re.compile(r"(?i)serializer|accept_content")
+PICKLED = re.compile(r"(?i)^pickle$|\bPickleSerializer$")
 ARRAYS = {"numpy.load": 2, "numpy.lib.format.read_array": 1}  # where allow_pickle stands
 YAML = frozenset({"yaml.load", "yaml.load_all"})
 YAML_UNSAFE = frozenset(
@@ -31,6 +40,7 @@ YAML_UNSAFE = frozenset(
 YAML_SAFE = frozenset({"yaml.SafeLoader", "yaml.CSafeLoader", "yaml.BaseLoader"})
 EVALUATORS = frozenset({"eval", "exec", "builtins.eval", "builtins.exec", "pandas.eval"})
 EVALUATORS |= {"asyncio.create_subprocess_shell"}  # Bandit knows the other shells
+EVALUATORS |= {"runpy.run_path", "runpy.run_module"}
 TRUST = ("trust_remote_code", "trust_repo")
 HUBS = frozenset(f"torch.hub.{name}" for name in ("load", "help", "list")) | frozenset(
     {"tensorflow_hub.load", "tensorflow_hub.KerasLayer"}
@@ -49,7 +59,7 @@ def _loads(calls: Iterable[tuple[ast.Call, str]]) -> Iterator[tuple[ast.Call, st
             yield call, name
 
 
-@rule("PT001", "medium", 502, needs="torch+load load_from_checkpoint",
+@rule("PT001", "medium", 502, needs="torch+load load_from_checkpoint use_safetensors",
       fix="pass weights_only=True with torch 2.10 or newer, or load safetensors")  # fmt: skip
 def unsafe_torch_load(module: Module) -> Iterator[Hit]:
     """A torch loader that is called, or handed on, without weights_only=True."""
@@ -63,7 +73,10 @@ def unsafe_torch_load(module: Module) -> Iterator[Hit]:
             yield Hit(call, f"{name} with weights_only=False runs what the file says", "high")
         elif not is_literal(chosen, True):
             yield Hit(call, f"{name} without weights_only=True may run what the file says")
-    for call, _ in module.calls:  # as of asyncio.to_thread(torch.load, path, weights_only=True)
+    for call, name in module.calls:
+        if is_literal(argument(call, "use_safetensors"), False):
+            yield Hit(call, f"{name} with use_safetensors=False takes pickled weights")
+        # as of asyncio.to_thread(torch.load, path, weights_only=True)
         if is_literal(argument(call, "weights_only"), True):
             called.update(call.args)
     for assign in module.of(ast.Assign):  # `load = torch.load`: its calls count instead
@@ -73,16 +86,10 @@ def unsafe_torch_load(module: Module) -> Iterator[Hit]:
     for node, name in module.used:
         if name in TORCH_LOADERS and node not in called:
             yield Hit(node, f"{name} is handed on without weights_only=True")
-    for node in module.nodes if FORCED in module.text else ():
-        match node:
-            case (
-                ast.Assign(targets=[ast.Subscript(slice=ast.Constant(value=key))], value=value)
-                | ast.Call(
-                    func=ast.Attribute(attr="setdefault" | "putenv" | "setenv"),
-                    args=[ast.Constant(value=key), value],
-                )
-            ) if key == FORCED and getattr(value, "value", None) not in ("0", "", None):
-                yield Hit(node, f"{FORCED} makes every torch.load unsafe", "high")
+    for node in module.of(ast.Assign, ast.Call) if FORCED in module.text else ():
+        texts = {row.value for row in nodes_of(node) if isinstance(row, ast.Constant)}
+        if FORCED in texts and not texts.isdisjoint(("1", "y", "yes", "true")):
+            yield Hit(node, f"{FORCED} makes every torch.load unsafe", "high")
 
 
 @rule("PT002", "high", 502, "let the safe load fail; whoever makes the file can make it fail",
@@ -101,33 +108,32 @@ def unsafe_second_try(module: Module) -> Iterator[Hit]:
 
 
 @rule("PT003", "high", 502, fix="store weights as safetensors, settings as JSON", needs="pickle "
-      "dill joblib shelve marshal paddle mlflow fastai torch+jit packageimporter "
-      "recv_pyobj")  # fmt: skip
+      f"dill joblib shelve marshal paddle torch+jit packageimporter recv_pyobj read_hdf "
+      f"{' '.join(FAMILIES)}")  # fmt: skip
 def unpickling(module: Module) -> Iterator[Hit]:
     """pickle, joblib, dill and others that run what the file says; also when handed on."""
     looked_up = ((call, module.dotted(call)) for call, _ in module.calls)  # by getattr
     for node, name in (*module.used, *looked_up):
         if _unpickles(name):
             yield Hit(node, f"{name} runs what the file says")
+    for row in module.of(ast.keyword, ast.Assign) if "pickle" in module.texts else ():
+        told = row.arg if isinstance(row, ast.keyword) else ast.unparse(row.targets[0])
+        values = (str(getattr(one, "value", "")) for one in nodes_of(row.value))
+        if SERIALIZER.search(told or "") and any(map(PICKLED.search, values)):
+            yield Hit(row.value, f"{told}: messages that are pickled run what they say")
 
 
 def _unpickles(name: str) -> bool:
     package, _, last = name.rpartition(".")
     return last in LAST_NAMES and (
         name in UNPICKLERS
-        or (package.startswith("mlflow.") and last == "load_model" and package != "mlflow.onnx")
-        or (package.startswith("fastai.") and last == "load_learner")
+        or (last in FAMILIES.get(package.partition(".")[0], ()) and package != "mlflow.onnx")
         or last == "recv_pyobj"  # of ZeroMQ
     )
 
 
-@rule(
-    "PT004",
-    "high",
-    502,
-    "leave allow_pickle out; store plain numbers",
-    needs="numpy+load read_array",
-)
+@rule("PT004", "high", 502, "leave allow_pickle out; store plain numbers",
+      needs="numpy+load read_array")  # fmt: skip
 def object_arrays(module: Module) -> Iterator[Hit]:
     """A NumPy load that unpickles objects."""
     for call, name in module.calls:
@@ -138,7 +144,7 @@ def object_arrays(module: Module) -> Iterator[Hit]:
 
 
 @rule("PT008", "medium", 95, "parse the text (json, ast.literal_eval), or look names up in a table",
-      needs="eval exec create_subprocess_shell")  # fmt: skip
+      needs="eval exec create_subprocess_shell runpy")  # fmt: skip
 def eval_or_exec(module: Module) -> Iterator[Hit]:
     """Python's eval or exec, or a shell, on anything but a constant."""
     own = {node.name for node in module.body if isinstance(node, ast.FunctionDef)}
@@ -146,6 +152,11 @@ def eval_or_exec(module: Module) -> Iterator[Hit]:
         constant = bool(call.args) and isinstance(call.args[0], ast.Constant)
         if name in EVALUATORS - own and not constant:
             yield Hit(call, f"{name} runs text as code")
+    called = {row.func for row, _ in module.calls} | {row.value for row in module.of(ast.Assign)}
+    named = [row for row in module.used if row[1] in {"eval", "exec"} - own]
+    for node, name in named:  # as in `add_argument("--rate", type=eval)`; not `def fit(eval=True)`
+        if node not in called and (module.scope(node, *FUNCTIONS), name) not in module.bound:
+            yield Hit(node, f"{name} is handed on and runs text as code")
 
 
 @rule("PT009", "high", 502, "call yaml.safe_load", needs="yaml")
@@ -157,10 +168,10 @@ def unsafe_yaml(module: Module) -> Iterator[Hit]:
         plain = name.removeprefix("ruamel.")
         loader = module.dotted(argument(call, "Loader", 1)).removeprefix("ruamel.")
         chosen = argument(call, "typ", 0) if plain == "yaml.YAML" else None
-        kinds = chosen.elts if isinstance(chosen, ast.List | ast.Tuple) else [chosen]
-        unsafe = any(isinstance(kind, ast.Constant) and kind.value == "unsafe" for kind in kinds)
+        kinds = nodes_of(chosen) if chosen is not None else ()
+        unsafe = any(getattr(kind, "value", "") == "unsafe" for kind in kinds)
         unsafe = unsafe or (plain in YAML and loader not in safe)
-        if unsafe or plain in YAML_UNSAFE:
+        if unsafe or plain in YAML_UNSAFE or name.endswith(".model_from_yaml"):
             yield Hit(call, f"{name} builds what the file says")
 
 
@@ -171,16 +182,13 @@ def code_of_a_model(module: Module) -> Iterator[Hit]:
     for call, name in module.calls:
         for option in TRUST:
             chosen = argument(call, option)
-            constant = isinstance(chosen, ast.Constant) and chosen.value in (None, "check")
-            if chosen is not None and not is_literal(chosen, False) and not constant:
+            if chosen is not None and getattr(chosen, "value", 1) not in (None, False, "check"):
                 yield Hit(call, f"{name or 'a call'} with {option} runs code from elsewhere")
                 break
         else:
-            where = call.args[0] if call.args else None
-            pinned = isinstance(where, ast.Constant) and PINNED.search(str(where.value))
+            pinned = call.args and PINNED.search(str(getattr(call.args[0], "value", "")))
             source = argument(call, "source", 2) if name.startswith("torch.") else None
-            local = isinstance(source, ast.Constant) and source.value == "local"
-            if name in HUBS and not pinned and not local:
+            if name in HUBS and not pinned and getattr(source, "value", "") != "local":
                 yield Hit(call, f"{name} runs code from elsewhere, at no pinned commit", "medium")
 
 
@@ -206,10 +214,8 @@ def code_in_layers(module: Module) -> Iterator[Hit]:
 def native_library(module: Module) -> Iterator[Hit]:
     """A library of native code that is loaded beside a model."""
     for call, name in module.calls:
-        given = call.args[0] if call.args else None
-        own = isinstance(given, ast.Call) and module.dotted(given.func).startswith(
-            "onnxruntime_extensions."
-        )
+        given = module.dotted(getattr((*call.args, call)[0], "func", None))
+        own = given.startswith("onnxruntime_extensions.")
         if (name.endswith(NATIVE) or name in NATIVE_TENSORFLOW) and not own:
             yield Hit(call, f"{name} runs native code from a file")
 
@@ -220,9 +226,7 @@ def wider_trust(module: Module) -> Iterator[Hit]:
     """A safe loader that is told to trust more: torch's safe globals, skops' `trusted`."""
     asked = flow(module.nodes[0], lambda one: "get_untrusted_types" in module.dotted(one))
     for call, name in module.calls:
-        if name in SAFE_GLOBALS and not (
-            call.args and isinstance(call.args[0], ast.List | ast.Tuple) and not call.args[0].elts
-        ):
+        if name in SAFE_GLOBALS and getattr((*call.args, call)[0], "elts", True):
             yield Hit(call, f"{name} lets weights_only build more than tensors")
         if name in ("skops.io.load", "skops.io.loads"):
             chosen = argument(call, "trusted", 1)

@@ -22,6 +22,7 @@ ASKED = frozenset({
 CLEANED = frozenset({
     *("secure_filename", "safe_join", "basename", "int", "float", "uuid4", "len", "bool"),
     *("hexdigest", "sha256", "md5", "send_from_directory", "escape", "get_valid_filename"),
+    *("url_for", "reverse"),
 })  # fmt: skip
 WHOLE = ("abspath", "normpath", "realpath", "resolve")
 PARTS = frozenset({"name", "suffix", "stem", "size", "content_type"})
@@ -43,6 +44,12 @@ DECODERS = frozenset({
     *("imageio.v2.imread", "skimage.io.imread", "matplotlib.image.imread", "cv2.imread"),
 })  # fmt: skip
 TEMPLATES = ("jinja2.Template", "mako.template.Template", "django.template.Template")
+TAKEN_APART = ("urlparse", "urlsplit", "has_allowed_host_and_scheme")
+FETCHES = re.compile(
+    r"^(?:self\.)?(?:requests|httpx|urllib|aiohttp|session|client|http)\b.*"
+    r"\.(?:get|post|put|head|request|stream|urlopen|urlretrieve)$"
+    r"|(?:^|\.)(?:redirect|RedirectResponse|HttpResponseRedirect|HTTPFound)$"
+)
 FREE = re.compile(r"(?!.*(?:pattern|regex)=)(?:(?:typing\.)?(?:Annotated|Optional)\[)?str\b")
 """Annotations of a text that may be any."""
 
@@ -73,6 +80,21 @@ def path_of_a_client(module: Module) -> Iterator[Hit]:
                 path = path if method in WRITERS else None
             if path is not None and from_client(path):
                 yield Hit(call, f"{name or 'a call'} takes a path that the client chose")
+
+
+@rule("PT026", "medium", 610, "look the host up among those you know; begin with your own address",
+      "medium")  # fmt: skip
+def address_of_a_client(module: Module) -> Iterator[Hit]:
+    """An address that a client chose is fetched, or sent back: a way into the own network."""
+    for function in functions(module):
+        calls = list(module.calls_in(nodes_of(function)))
+        if any(name.endswith(TAKEN_APART) for _, name in calls):
+            continue
+        from_client = flow(function, _asked_by(module, function), _cleaned, begin=True)
+        for call, name in calls:
+            url = argument(call, "url", int(name.endswith((".request", ".stream"))))
+            if url is not None and FETCHES.search(name) and from_client(url):
+                yield Hit(call, f"{name} takes an address that the client chose")
 
 
 @rule("PT018", "high", 1336, "keep templates in files, and hand what clients say in as values")

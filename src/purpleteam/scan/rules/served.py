@@ -1,6 +1,7 @@
 """Functions that answer clients, and what flows through them from name to name."""
 
 import ast
+import re
 from collections.abc import Callable, Iterator
 
 from purpleteam.scan.rules import Module, nodes_of
@@ -27,6 +28,7 @@ VIEWS = ("View", "Handler", "Endpoint", "Resource")
 EVERYWHERE = frozenset({"map", "filter", "sorted", "min", "max", "print", "len", "isinstance"})
 SIZES = frozenset({"size", "width", "height", "verify"})
 ROUNDS = 5  # of names that get their value from names; longer ways are not followed
+NAMELESS = re.compile(r"(?:https?:)?(?://)?(?:%s|\{|$)")  # what follows is the host
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 Test = Callable[[ast.AST], bool]
 
@@ -87,6 +89,7 @@ def answers(module: Module, function: Function, *, returns: bool) -> Iterator[as
         if isinstance(node, ast.Call):
             name = module.dotted(node.func)
             shown = name.startswith(("gradio.", "streamlit.")) and name.endswith(SHOWN)
+            shown |= name in ("self.write", "self.finish") and module.imports("tornado")
             if shown or name.split(".")[-1] in ANSWERS or name.endswith("wfile.write"):
                 yield node
 
@@ -97,10 +100,11 @@ def looks_at_size(function: Function) -> bool:
     return any(getattr(row, "attr", "") in SIZES for test in tests for row in nodes_of(test))
 
 
-def flow(body: ast.AST, source: Test, stop: Test = lambda _: False) -> Test:
+def flow(body: ast.AST, source: Test, stop: Test = lambda _: False, *, begin: bool = False) -> Test:
     """Return whether an expression holds what a source gave, also by way of names of the body.
 
-    Nothing is followed into an expression at which `stop` holds.
+    Nothing is followed into an expression at which `stop` holds; with `begin`, of a text that is
+    put together only its beginning counts, which names the host of an address.
     """
     names: set[str] = set()
 
@@ -115,6 +119,13 @@ def flow(body: ast.AST, source: Test, stop: Test = lambda _: False) -> Test:
             match one:
                 case ast.Subscript(value=whole) | ast.Call(func=ast.Attribute(attr="get") as whole):
                     waiting.append(whole)  # what a table has is not what it is asked for
+                case (
+                    ast.BinOp(left=first, right=then)
+                    | ast.JoinedStr(values=[first, then, *_])
+                    | ast.Call(func=ast.Attribute(value=first, attr="format"), args=[then, *_])
+                ) if begin:
+                    nameless = NAMELESS.match(str(getattr(first, "value", "a host")))
+                    waiting.append(then if nameless else first)
                 case _:
                     waiting.extend(ast.iter_child_nodes(one))
         return False

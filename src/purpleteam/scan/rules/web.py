@@ -25,10 +25,8 @@ ORIGINS = frozenset({
 EVERYWHERE = ("", ".", "..", "~", "./", "../", "*")  # as a path that Gradio may hand out
 
 
-@rule(
-    "PT005", "high", 489, "leave debug off; Werkzeug's debugger runs code for whoever reaches it",
-    needs="debug",
-)  # fmt: skip
+@rule("PT005", "high", 489, needs="debug",
+      fix="leave debug off; Werkzeug's debugger runs code for whoever reaches it")  # fmt: skip
 def debug_server(module: Module) -> Iterator[Hit]:
     """A web app that is started with its debugger."""
     for call, name in module.calls if module.imports(*DEBUGGERS) else ():

@@ -103,18 +103,19 @@ BESIDE: dict[str, tuple[str, str]] = {  # what it is: what must be there, in sma
         r"(?P<value>[^\s\"'$,().]{6,100})(?=[ \t]+\w)"),
     "password of a request": ("auth", r"\bauth\s*=\s*\(\s*[\"'][^\"'\n]{1,60}[\"']\s*,\s*[\"']"
         r"(?P<value>[^\"'\n]{4,100})[\"']"),
-    "secret of an image": ("password secret token api_key",
-        r"^\s*(?:ENV|ARG)\s+\w*(?:PASSWORD|SECRET|TOKEN|API_KEY)\s+" r"(?P<value>\S{6,200})$"),
-    "secret in an attribute": ('value="',
-        r"(?:key|name)=\"[\w.:-]*(?:password|secret|token|api-?key)\"\s+"
-        r"value=\"(?P<value>[^\"\s]{6,200})\""),
+    "secret of an image": ("password secret token _key",
+        r"^\s*(?:ENV|ARG)\s+\w*(?:PASSWORD|SECRET|TOKEN|(?:API|KAGGLE|ACCESS)_KEY)\s+"
+        r"(?P<value>\S{6,200})$"),
+    "secret in an attribute": ("value",  # of XML, or of the list of variables of a container
+        r"\b(?:key|name)[\"']?\s?[=:]\s?[\"']?[\w.:-]{0,60}(?:password|secret|token|api[-_]?key)[\"']?,?"
+        r"\s{1,40}[\"']?value[\"']?\s?[=:]\s?[\"']?(?P<value>[^\"'\s,}]{6,200})"),
     "secret that is defined": ("define(",
         r"define\(\s*[\"']\w*(?:PASSWORD|SECRET|TOKEN|_KEY|SALT)[\"']\s*,"
         r"\s*[\"'](?P<value>[^\"'\n]{6,200})[\"']"),
     "key of a log-in": ("login(",
         r"\blogin\([^)\n]{0,80}\bkey=[\"'](?P<value>[0-9a-z]{32,64})[\"']"),
     "password of a server": ("requirepass masterauth",
-        r"^(?:requirepass|masterauth)\s+(?P<value>\S{6,200})$"),
+        r"(?:^|\s--)(?:requirepass|masterauth)\s+(?P<value>\S{6,200})$"),
 }  # fmt: skip
 SURROUNDINGS = {
     what: (held.split(), re.compile(form, re.I | re.M)) for what, (held, form) in BESIDE.items()
@@ -122,7 +123,7 @@ SURROUNDINGS = {
 NAMED = re.compile(
     r"""(?x)
     (?<![\w.]) (?P<name> [A-Za-z_][\w.-]{0,80}+ ) (?P<close> ["']? ) (?: \] )? [ \t]*
-    (?: : [ \t]* \w+ [ \t]* = | :?= | [:=]>? ) [ \t]*
+    (?: : [ \t]* \w+ [ \t]* = | :?= | [!=]== | [!=]= | [:=]>? ) [ \t]*
     (?: [rbuf]{0,2} (?P<quote> ["'`] ) (?P<value> [^"'`\n]{4,400} ) (?P=quote)
       | (?P<bare> [^\s"'\#,;(){}\[\]<>$%&|`][^\s"',;(){}\[\]<>$`]{3,400}+ )
         (?= [ \t]* (?: \# | ,?[ \t]*$ ) ) )
@@ -136,6 +137,7 @@ SECRETS = frozenset({"secret", "token", "credential", "credentials", "apikey", "
 SECRETS |= frozenset({"authtoken", "accesstoken", "accesskey", "privatekey", "apitoken"})
 KEYS = frozenset({"api", "access", "private", "secret", "signing", "encryption", "auth", "account"})
 KEYS |= frozenset({"master", "service", "client", "license", "storage", "webhook", "deploy", "jwt"})
+KEYS |= frozenset({"kaggle", "openai", "subscription", "admin", "app"})
 ABOUT = frozenset({  # a name that ends so is about a secret and holds none
     "name", "names", "file", "path", "url", "uri", "id", "ids", "count", "length", "len",
     "size", "limit", "field", "type", "ttl", "expiry", "expires", "header", "env", "var",
@@ -228,7 +230,8 @@ def _told(text: str, bare: bool) -> set[tuple[int, int, str]]:
     found, small = set(), in_small(text)
     for match in ADDRESS.finditer(text) if "://" in text and "@" in text else ():
         local = re.search(r"(?i)\bexample\b|^host(?:name)?$|your", match["host"])
-        if not local and not _harmless(match["value"]):
+        grave = _is_random(match["value"], 3.5) and re.search(r"\d", match["value"])
+        if (grave or not local) and not _harmless(match["value"]):
             found.add((*match.span("value"), "password in an address"))
     for match in AUTHORISATION.finditer(text) if "authorization" in small else ():
         value = match["value"]
@@ -277,7 +280,7 @@ def _judged(name: str, value: str) -> str | None:
         return None
     if ADDRESS_OR_PATH.search(value) or "".join(WORDS.findall(value)).lower() in "".join(words):
         return None  # or the name again, as of a field
-    if not PASSWORDS.isdisjoint(words) or words[-1] == "pass":
+    if not PASSWORDS.isdisjoint(words) or re.search(r"^pass$|password$|passwd$", words[-1]):
         named = PLAIN_NAME.search(value) and (len(value) < 10 or not value.isalpha())
         enough = len(value) >= 6 and _is_random(value, PERHAPS_PASSWORD)
         return "password" if enough and not named and " " not in value else None
