@@ -133,9 +133,9 @@ def test_a_file_that_ends_bandit_costs_no_other(tmp_path, monkeypatch):
     assert broken["code/b.py"].startswith("bandit ended with 3")
 
 
-def test_a_program_that_was_started_ahead_is_the_one_that_looks(tmp_path):
+def test_what_was_begun_ahead_is_what_is_waited_for(tmp_path):
     (tmp_path / "a.py").write_text("eval(x)")
-    bandit_code.start()
-    (program,) = bandit_code._started
-    assert scan([tmp_path])
-    assert program.process.returncode == 0 and not bandit_code._started
+    bandit_code.start(["--json", "no such file", str(tmp_path)])
+    (wait,) = bandit_code._begun.values()
+    assert bandit_code.begin(tmp_path, bandit_code.CODE) is wait and not bandit_code._begun
+    assert {"B307"} == {one.rule for one in wait()["bandit"].findings}

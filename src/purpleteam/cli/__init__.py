@@ -6,6 +6,8 @@
 - `screen`    progress on standard error, the answer or one JSON object on standard output
 """
 
+import atexit
+import gc
 import os
 import sys
 
@@ -16,12 +18,16 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 def main(arguments: list[str] | None = None) -> None:
     """Run `purple` (`app.main`)."""
-    if (sys.argv[1:] if arguments is None else arguments)[:1] == ["scan"]:
-        from purpleteam.scan.scanners.bandit_code import start
+    if arguments is None:
+        gc.disable()  # what is loaded is no garbage
+        atexit.register(gc.freeze)  # nor is what is left at the end
+        if sys.argv[1:2] == ["scan"]:
+            from purpleteam.scan.scanners.bandit_code import start
 
-        start()  # it is loaded beside the rest of this command
+            start(sys.argv[2:])  # beside the rest of this command
     from purpleteam.cli.app import main as run
 
+    gc.enable()
     run(arguments)
 
 

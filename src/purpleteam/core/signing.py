@@ -260,11 +260,7 @@ def _written(payload: bytes, signature: bytes, key: str, form: str) -> bytes:
     }
     if form == "bundle":
         material = {"publicKey": {"hint": hint}, "tlogEntries": []}
-        envelope = {
-            "mediaType": BUNDLE,
-            "verificationMaterial": material,
-            "dsseEnvelope": envelope,
-        }
+        envelope = {"mediaType": BUNDLE, "verificationMaterial": material, "dsseEnvelope": envelope}
     return canonical_json(envelope).encode() + b"\n"
 
 

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from purpleteam.core.plugins import load_chapters
@@ -72,11 +72,11 @@ def _pages(evidence: Evidence) -> dict[str, str]:
     sections = [first_section(evidence, set(told))]
     sections += [chapter.section(name, evidence) for name, chapter in told.items()]
     sections += [not_tested(evidence), all_records(evidence, sections)]
-    environment = _templates()
-    style = environment.get_template("report.css").render(names=[part.id for part in sections])
+    look, page = templates()
+    style = look.render(names=[part.id for part in sections])
     digest = base64.b64encode(hashlib.sha256(style.encode("utf-8")).digest()).decode("ascii")
     facts = _facts(evidence)
-    html = environment.get_template("report.html.j2").render(
+    html = page.render(
         policy=POLICY.format(digest),
         style=Markup(style),  # noqa: S704  # purple: allow B704 until 2027-11-30 as the file is ours
         title=title,
@@ -91,8 +91,8 @@ def _pages(evidence: Evidence) -> dict[str, str]:
 
 
 @cache
-def _templates() -> Environment:
-    """Return the templates, which are compiled once."""
+def templates() -> list[Template]:
+    """Return those of the style and of the page, which are compiled once."""
     environment = Environment(
         loader=PackageLoader("purpleteam.report"),
         autoescape=True,
@@ -101,7 +101,7 @@ def _templates() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters.update(kind=_kind, breakable=_breakable)
-    return environment
+    return [environment.get_template(name) for name in ("report.css", "report.html.j2")]
 
 
 def _facts(evidence: Evidence) -> dict[str, str]:

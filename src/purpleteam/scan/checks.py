@@ -32,11 +32,8 @@ class CodeCheck(Check):
     def examine(self, target: Target) -> Outcome:
         path = target.code or Path()
         tree, result = walk(path), scan([path], self.scanners)
-        unread = [
-            f"{row.place['path']}: {row.message}"
-            for row in result.findings
-            if row.rule == UNREAD.id
-        ]
+        left_out = [row for row in result.findings if row.rule == UNREAD.id]
+        unread = [f"{row.place['path']}: {row.message}" for row in left_out]
         unread += [  # links, and folders that could not be opened
             f"{name} was not read: {why}"
             for name, why in tree.skipped

@@ -9,12 +9,11 @@ from pathlib import Path
 from purpleteam.core.errors import UsageError, reason_of
 from purpleteam.scan import scanners as folder
 from purpleteam.scan.scanner import SCANNERS, Scanner, ScanResult, Tree, merged, walk
-from purpleteam.scan.scanners.bandit_code import begin
+from purpleteam.scan.scanners.bandit_code import CODE, begin
 from purpleteam.scan.settle import settle
 
 KEPT_RESULTS = 32
 KEPT_BYTES = 64 << 20  # results of larger trees are not kept: hashing costs as much as scanning
-CODE = ("bandit", "ml-code")  # where both are asked, each file is parsed once
 SCANNERS.load(folder)
 
 

@@ -61,13 +61,8 @@ class Silenced:
     until: str
 
     def to_json(self) -> dict[str, Any]:
-        return {
-            "path": self.finding.place["path"],
-            "line": self.finding.place["line"],
-            "rule": self.finding.rule,
-            "reason": self.reason,
-            "until": self.until,
-        }
+        facts = {name: self.finding.place[name] for name in ("path", "line")}
+        return facts | {"rule": self.finding.rule, "reason": self.reason, "until": self.until}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,7 +200,10 @@ def is_code(file: Path) -> bool:
 
 @contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
-    """Raise TooSlow where the block takes more processor time; in the main thread alone."""
+    """Raise TooSlow where the block takes more processor time; in the main thread alone.
+
+    Meanwhile no circles of objects are looked for: it costs as much again as a file's tree itself.
+    """
     if threading.current_thread() is not threading.main_thread() or os.name != "posix":
         yield
         return
@@ -213,24 +211,15 @@ def time_limit(seconds: float) -> Iterator[None]:
     def stop(*_: object) -> None:
         raise TooSlow(f"it took more than {seconds:.0f} seconds")
 
-    before = signal.signal(signal.SIGVTALRM, stop)
+    before, collects = signal.signal(signal.SIGVTALRM, stop), gc.isenabled()
+    gc.disable()
     signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
         signal.signal(signal.SIGVTALRM, before)
-
-
-@contextmanager
-def no_collection() -> Iterator[None]:
-    """Look for no circles of objects meanwhile: it costs as much again as a file's tree itself."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
+        if collects:
             gc.enable()
 
 
@@ -257,7 +246,7 @@ def guarded(
     """Return what is found in a file; what is raised, also by a time limit, is its error alone."""
     try:
         limit = SECONDS + file.stat().st_size / BYTES_A_SECOND
-        with time_limit(limit), no_collection():
+        with time_limit(limit):
             return look()
     except OSError as error:
         why = f"cannot be read: {error.strerror}"

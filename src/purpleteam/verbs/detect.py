@@ -168,10 +168,7 @@ def detect_model(subject: Subject, trusted: int, **more: Any) -> Detected:
 
 
 def detect_training_set(
-    subject: Subject,
-    images: ImageSet | None = None,
-    detectors: Sequence[str] = (),
-    **more: Any,
+    subject: Subject, images: ImageSet | None = None, detectors: Sequence[str] = (), **more: Any
 ) -> Detected:
     """Look for poisoned training images; a manifest's truth is compared afterwards."""
     from purpleteam.defences.detection.training_set import scan_training_set

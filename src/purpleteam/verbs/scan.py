@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from purpleteam.scan.scanner import Scanner, ScanResult
 
 UNREAD = "unread"  # what nobody could read is not clean: its findings are of medium severity
-
-
 COUNTED = ("scanned", "skipped", "silenced", "errors")
 WORDS = {"not_fixed": "old (not fixed)", "not_scanned": "not scanned"}
 
@@ -64,8 +62,7 @@ class Scanned(Result):
         rows = [(f.severity, f.rule, _spot(f.place), f.message) for f in result.findings]
         shown = [tuple(map(printable, row)) for row in rows]
         errors = [f"error: {printable(error)}" for error in result.errors]
-        counts = {name: len(getattr(result, name)) for name in COUNTED}
-        last = ", ".join(f"{count} {name}" for name, count in counts.items())
+        last = ", ".join(f"{len(getattr(result, name))} {name}" for name in COUNTED)
         since = self._since()
         last += f"; against the baseline: {since.pop()}" if since else ""
         return [*(table(shown) or ["no finding"]), *since, *errors, last]
@@ -140,6 +137,10 @@ def scan(
         inside = isinstance(run, RunFolder) and path.is_relative_to(run.path.resolve())
         below = whole.is_relative_to(here) and not inside
         targets.append(whole.relative_to(here) if below else path)
+    if isinstance(run, RunFolder):
+        from purpleteam.report.render import templates
+
+        templates()  # while other processes look at code
     engines: list[str | Scanner] = [*SCANNERS]
     if semgrep is not None:
         from purpleteam.scan.semgrep import semgrep as second_engine
@@ -156,21 +157,18 @@ def scan(
     result = look(targets, engines, inline_allow=not no_inline_allow)
     since = None if baseline is None else compare(baseline, result)
     names = [path.name for path in targets]
-    log = (
-        json.dumps(to_sarif(result, names, None if since is None else since.states), indent=2)
-        + "\n"
-    )
+    states = None if since is None else since.states
+    log = json.dumps(to_sarif(result, names, states), indent=2) + "\n"
     for target in files:
         target.write_text(log, encoding="utf-8")
-    facts = result.to_json()
-    facts |= {"findings": len(result.findings), "paths": [path.name for path in asked]}
-    note = Note(name=SCAN, facts=facts)
+    values = result.to_json()
+    facts = {"findings": len(result.findings), "paths": [path.name for path in asked]}
+    note = Note(name=SCAN, facts=values | facts)
     records: list[Record] = [*result.findings, note]
     if isinstance(run, RunFolder):
         kept = run.path / "exports" / "scan.sarif"
         kept.write_text(log, encoding="utf-8")
         records.append(run.artefact(kept, note.id))
-    values = result.to_json()
     if since is not None:
         lists = since.lists().items()
         values["against"] = {name: [row.to_json() for row in listed] for name, listed in lists}

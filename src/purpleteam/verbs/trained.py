@@ -106,11 +106,7 @@ def train_and_store(
         "data": subject.data(),
     }
     return (Hardened if role == "hardened" else Trained)(
-        stored=stored,
-        training=training,
-        values=values,
-        records=tuple(records),
-        notes=notes,
+        stored=stored, training=training, values=values, records=tuple(records), notes=notes
     )
 
 

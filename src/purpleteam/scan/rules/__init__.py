@@ -12,9 +12,9 @@ import ast
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import cached_property, wraps
+from functools import cache, cached_property, wraps
 from typing import Any, NamedTuple
 
 from purpleteam.core.records import Severity
@@ -98,15 +98,15 @@ class Module:
 
         Of `a+b` it must be both.
         """
-        names, told = self.identifiers, self.texts
-        parts = (text.split("+") for text in texts)
-        return any(all(one in names or one in told for one in both) for both in parts)
+        words = f"{self.identifiers}\n{self.texts}"
+        return any(all(map(words.__contains__, text.split("+"))) for text in texts)
 
     def of(self, *kinds: type[Any]) -> list[Any]:
         """Return the nodes of these kinds, outer ones first."""
-        if len(kinds) == 1:
-            return self._by_kind.get(kinds[0], [])
-        return [node for node in self.nodes if type(node) in kinds]
+        held = [kind for kind in kinds if kind in self._by_kind]
+        if len(held) > 1:
+            return [node for node in self.nodes if type(node) in held]
+        return self._by_kind[held[0]] if held else []
 
     @cached_property
     def _by_kind(self) -> dict[type, list[Any]]:
@@ -119,11 +119,14 @@ class Module:
     def calls(self) -> tuple[tuple[ast.Call, str], ...]:
         return tuple(self.calls_in(self.of(ast.Call)))
 
-    @cached_property
-    def used(self) -> tuple[tuple[ast.AST, str], ...]:
-        """Names and attributes that are read, with what they stand for."""
-        read = (one for one in self.of(ast.Name, ast.Attribute) if isinstance(one.ctx, ast.Load))
-        return tuple((node, self.dotted(node)) for node in read)
+    def used(self, last: Container[str]) -> Iterator[tuple[ast.AST, str]]:
+        """Yield names and attributes that are read, with what they stand for, if it ends so."""
+        for node in self.of(ast.Name, ast.Attribute):
+            own = getattr(node, "attr", None)
+            if own is None or own in last or getattr(node.value, "id", "") in ("self", "cls"):
+                name = self.dotted(node)
+                if name.rpartition(".")[2] in last and isinstance(node.ctx, ast.Load):
+                    yield node, name
 
     def calls_in(self, nodes: Iterable[ast.AST]) -> Iterator[tuple[ast.Call, str]]:
         """Yield calls with their names.
@@ -140,21 +143,22 @@ class Module:
                 given = (*call.args, *(keyword.value for keyword in call.keywords))
                 if any(self._literal(value) is not value for value in given):
                     args = [self._literal(value) for value in call.args]
-                    named = (
-                        (keyword.arg, self._literal(keyword.value)) for keyword in call.keywords
-                    )
-                    keywords = [ast.keyword(*pair) for pair in named]
+                    keywords = [ast.keyword(k.arg, self._literal(k.value)) for k in call.keywords]
                     call = ast.copy_location(ast.Call(call.func, args, keywords), call)
                 yield call, name
 
     def _literal(self, node: ast.expr, *kinds: type[ast.expr]) -> ast.expr:
-        if not isinstance(node, ast.Name):
+        if not isinstance(node, ast.Name) or node.id not in self._literals:
             return node
         scope = self.scope(node, *FUNCTIONS)
         while scope is not None and (scope, node.id) not in self.bound:
             scope = self.outer[scope]
         value = self.bound.get((scope, node.id))
         return value if isinstance(value, kinds or (*LITERALS, ast.Call)) else node
+
+    @cached_property
+    def _literals(self) -> set[str]:
+        return {name for (_, name), value in self.bound.items() if value is not None}
 
     def scope(self, node: Any, *kinds: type[ast.AST]) -> ast.AST | None:
         """Return the innermost of the statements of these kinds in which a node lies, by lines."""
@@ -231,11 +235,13 @@ class Module:
 
 def parse(source: bytes) -> Module:
     """Return the module; source that is no Python is a SyntaxError or a ValueError."""
+    nodes_of.cache_clear()  # what it holds is of the module before
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the scanned code's own, such as odd escapes
         return Module(ast.parse(source), source)
 
 
+@cache
 def nodes_of(tree: ast.AST) -> list[ast.AST]:
     """Return a node and all below it, outer ones first, but for contexts and operators."""
     nodes: list[Any] = [tree]

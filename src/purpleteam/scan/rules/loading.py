@@ -11,6 +11,7 @@ TORCH_LOADERS = frozenset(
     {"torch.load", "torch.serialization.load", "torch.hub.load_state_dict_from_url"}
     | {"torch.utils.model_zoo.load_url", "pytorch_lightning.utilities.cloud_io.load"}
 )
+TORCH_NAMES = frozenset(name.rpartition(".")[2] for name in TORCH_LOADERS)
 PICKLES = ("pickle", "_pickle", "cPickle", "dill", "cloudpickle", "pickle5")
 UNPICKLERS = frozenset(
     {f"{package}.{name}" for package in PICKLES for name in ("load", "loads", "Unpickler")}
@@ -83,7 +84,7 @@ def unsafe_torch_load(module: Module) -> Iterator[Hit]:
         target = assign.targets[0]
         if isinstance(target, ast.Name) or getattr(target, "attr", None) in own:
             called.add(assign.value)
-    for node, name in module.used:
+    for node, name in module.used(TORCH_NAMES):
         if name in TORCH_LOADERS and node not in called:
             yield Hit(node, f"{name} is handed on without weights_only=True")
     for node in module.of(ast.Assign, ast.Call) if FORCED in module.text else ():
@@ -93,7 +94,7 @@ def unsafe_torch_load(module: Module) -> Iterator[Hit]:
 
 
 @rule("PT002", "high", 502, "let the safe load fail; whoever makes the file can make it fail",
-      needs="load")  # fmt: skip
+      needs="weights_only")  # fmt: skip
 def unsafe_second_try(module: Module) -> Iterator[Hit]:
     """A safe load whose failure leads to an unsafe one: the file chooses which."""
 
@@ -113,7 +114,7 @@ def unsafe_second_try(module: Module) -> Iterator[Hit]:
 def unpickling(module: Module) -> Iterator[Hit]:
     """pickle, joblib, dill and others that run what the file says; also when handed on."""
     looked_up = ((call, module.dotted(call)) for call, _ in module.calls)  # by getattr
-    for node, name in (*module.used, *looked_up):
+    for node, name in (*module.used(LAST_NAMES), *looked_up):
         if _unpickles(name):
             yield Hit(node, f"{name} runs what the file says")
     for row in module.of(ast.keyword, ast.Assign) if "pickle" in module.texts else ():
@@ -150,10 +151,10 @@ def eval_or_exec(module: Module) -> Iterator[Hit]:
     own = {node.name for node in module.body if isinstance(node, ast.FunctionDef)}
     for call, name in module.calls:
         constant = bool(call.args) and isinstance(call.args[0], ast.Constant)
-        if name in EVALUATORS - own and not constant:
+        if name in EVALUATORS and name not in own and not constant:
             yield Hit(call, f"{name} runs text as code")
     called = {row.func for row, _ in module.calls} | {row.value for row in module.of(ast.Assign)}
-    named = [row for row in module.used if row[1] in {"eval", "exec"} - own]
+    named = [row for row in module.used(("eval", "exec")) if row[1] in {"eval", "exec"} - own]
     for node, name in named:  # as in `add_argument("--rate", type=eval)`; not `def fit(eval=True)`
         if node not in called and (module.scope(node, *FUNCTIONS), name) not in module.bound:
             yield Hit(node, f"{name} is handed on and runs text as code")

@@ -120,11 +120,10 @@ def picture_of_any_size(module: Module) -> Iterator[Hit]:
     limited = "MAX_IMAGE_PIXELS" in module.text
     if limited or not module.imports(*FRAMEWORKS):
         return
-    rows = filter(looks_at_size, functions(module))
-    measured = {inner for row in rows for inner in nodes_of(row)}
     for call, name in module.calls:
         fixed = bool(call.args) and isinstance(call.args[0], ast.Constant)
-        if name in DECODERS and not fixed and call not in measured:
+        measured = (call in nodes_of(row) for row in functions(module) if looks_at_size(row))
+        if name in DECODERS and not fixed and not any(measured):
             yield Hit(call, f"{name} decodes a picture of any size")
 
 

@@ -3,6 +3,7 @@
 import ast
 import re
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 
 from purpleteam.scan.rules import Module, nodes_of
 
@@ -33,18 +34,20 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 Test = Callable[[ast.AST], bool]
 
 
-def functions(module: Module, *packages: str) -> Iterator[Function]:
-    """Yield every function, and the script, of a module that imports what serves, or a package."""
-    if module.imports(*(packages or FRAMEWORKS)):
-        body = [node for node in module.body if not isinstance(node, Function | ast.ClassDef)]
-        nobody = ast.arguments([], [], None, [], [], None, [])
-        yield ast.FunctionDef("<script>", nobody, body, [])
-        yield from module.of(ast.FunctionDef, ast.AsyncFunctionDef)
+@lru_cache(maxsize=2)
+def functions(module: Module, *packages: str) -> list[Function]:
+    """Return every function, and the script, of a module that imports what serves, or a package."""
+    if not module.imports(*(packages or FRAMEWORKS)):
+        return []
+    body = [node for node in module.body if not isinstance(node, Function | ast.ClassDef)]
+    nobody = ast.arguments([], [], None, [], [], None, [])
+    script = ast.FunctionDef("<script>", nobody, body, [])
+    return [script, *module.of(ast.FunctionDef, ast.AsyncFunctionDef)]
 
 
 def served(module: Module) -> Iterator[Function]:
     """Yield the functions that answer a client: decorated, handed on, or of a view."""
-    if next(functions(module), None) is None:
+    if not functions(module):
         return
     handed = {
         getattr(name, "attr", getattr(name, "id", ""))
@@ -130,7 +133,7 @@ def flow(body: ast.AST, source: Test, stop: Test = lambda _: False, *, begin: bo
                     waiting.extend(ast.iter_child_nodes(one))
         return False
 
-    bound = list(bindings(body))
+    bound = list(bindings(body)) if any(map(source, nodes_of(body))) else []
     for _ in range(ROUNDS):
         known = len(names)
         for target, value in bound:

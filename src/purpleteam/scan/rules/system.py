@@ -31,7 +31,7 @@ def taken_unchecked(module: Module) -> Iterator[Hit]:
         unchecked = getattr(argument(call, "cert_reqs"), "value", "") == "CERT_NONE"
         if unchecked or any(isinstance(one, ast.Constant) and one.value == 0 for one in off):
             yield Hit(call, f"{name} takes what it gets unchecked")
-    for node, name in module.used:
+    for node, name in module.used(("_create_unverified_context", "CERT_NONE")):
         if name in ("ssl._create_unverified_context", "ssl.CERT_NONE"):
             yield Hit(node, f"{name} takes any certificate")
     for node in module.of(ast.Assign) if web else ():

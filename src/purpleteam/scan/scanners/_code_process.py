@@ -10,22 +10,28 @@ import gc
 import io
 import json
 import os
+import re
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
-READ_OFF = "1.9."
-GATED = metadata.version("bandit").startswith(READ_OFF)
+GATED = metadata.version("bandit").startswith("1.9.")
 sys.path.insert(0, str(Path(__file__).parents[3]))  # this package, and no other of its name
 import purpleteam  # noqa: E402, F401
 
 del sys.path[0]
+gc.disable()
+if GATED:  # what shows progress takes as long to load as all else
+    sys.modules["rich"] = SimpleNamespace(progress=None)  # type: ignore[assignment]
 
 from bandit.core import config, docs_utils, test_set, utils  # noqa: E402
 from bandit.core.context import Context  # noqa: E402
+from bandit.plugins import general_hardcoded_password, trojansource  # noqa: E402
 
 from purpleteam.core.records import Finding, Severity  # noqa: E402
 from purpleteam.scan.rules import Module, nodes_of  # noqa: E402
@@ -33,9 +39,11 @@ from purpleteam.scan.scanner import ScanResult, guarded, time_limit  # noqa: E40
 from purpleteam.scan.scanners.ml_code import Code, look  # noqa: E402
 
 TOOL = f"bandit {metadata.version('bandit')}"
+PROCESSES = 2
 SECONDS = 60  # of processor time for one file
 LEVELS: dict[str, Severity] = {"LOW": "low", "MEDIUM": "medium", "HIGH": "high"}
 PASSWORDS = ("pas", "pwd", "token", "secret")
+CALLED = re.compile(general_hardcoded_password.RE_CANDIDATES.pattern, re.I | re.M)
 STARTS = ("exec", "spawn", "startfile")
 SHELLS = ("system", "popen", "getoutput", "getstatusoutput")
 COMMANDS = ("subprocess", *SHELLS)
@@ -53,6 +61,7 @@ NEEDS: dict[str, tuple[str, ...]] = {  # of which one is in the file, where `hel
     "B614": ("torch",), "B615": ("transformers", "datasets", "huggingface"), "B701": ("jinja2",),
     "B702": ("mako",), "B703": ("safestring",), "B704": ("markup",),
 }  # fmt: skip
+TWO_WAYS = re.compile("|".join(trojansource.BIDI_CHARACTERS).encode())  # of B613
 UPWARDS = {"B104", "B105", "B108", "B608", "B703"}  # tests that ask for the node around one
 
 
@@ -62,14 +71,16 @@ class Bandit:
     def __init__(self) -> None:
         profile = {"include": set[str](), "exclude": set[str]()}
         tests = test_set.BanditTestSet(config.BanditConfig(), profile).tests
-        listed = {kind: set[str]().union(*_names(kind, rows)) for kind, rows in tests.items()}
-        self.calls = listed["Call"] | {"importlib.import_module", "importlib.__import__"}
-        self.last_names = {None, *(name.rpartition(".")[2] for name in self.calls)}
+        self.calls = {"importlib.import_module", "importlib.__import__"}
         self.tests = list[tuple[str, Any, tuple[str, ...]]]()
         for kind, test in ((kind, test) for kind, rows in tests.items() for test in rows):
-            tops = (name.partition(".")[0].lower() for name in listed[kind])
-            words = tuple(tops) if kind.startswith("Import") else NEEDS.get(test._test_id, ("",))
-            self.tests.append((kind, test, words if GATED else ("",)))
+            words = NEEDS.get(test._test_id, ("",))
+            if test._test_id == "B001":  # it looks names up
+                listed = {name for row in test._config[kind] for name in row["qualnames"]}
+                self.calls |= listed if kind == "Call" else set()
+                words = tuple({"" if kind == "Call" else name.partition(".")[0] for name in listed})
+            self.tests.append((kind, test, tuple(map(str.lower, words)) if GATED else ("",)))
+        self.last_names = {None, *(name.rpartition(".")[2] for name in self.calls)}
 
     def __call__(self, code: Code) -> ScanResult:
         """Return what the tests say of a file."""
@@ -77,23 +88,14 @@ class Bandit:
             with time_limit(SECONDS):
                 found = tuple(Visit(self, code).found)
                 return ScanResult(findings=found, scanned=(code.name,))
-        except Exception as error:
-            syntax = isinstance(error, SyntaxError)
-            why = (
-                "syntax error while parsing AST from file"
-                if syntax
-                else "exception while scanning file"
-            )
-            why = str(error.strerror) if isinstance(error, OSError) else why
+        except OSError as error:
+            why = str(error.strerror)
+        except SyntaxError:
+            why = "syntax error while parsing AST from file"
+        except Exception:
+            why = "exception while scanning file"
         unread = code.file.suffix == ".ipynb" and "script" not in vars(code)  # what rules tell
         return ScanResult(skipped=() if unread else ((code.name, f"bandit: {why}"),))
-
-
-def _names(kind: str, tests: Any) -> list[list[str]]:
-    """Return Bandit's lists of names, where a test looks one up."""
-    return [
-        row["qualnames"] for test in tests if test._test_id == "B001" for row in test._config[kind]
-    ]
 
 
 class Visit:
@@ -117,7 +119,8 @@ class Visit:
                 for inner in ast.iter_child_nodes(node):
                     inner._bandit_parent = node  # type: ignore[attr-defined]
             self.visit(asked)
-            if not (GATED and data.isascii() and b"coding" not in data):  # for B613
+            told = b"coding" in b"".join(data.split(b"\n", 2)[:2])  # how its bytes are meant
+            if told or not GATED or TWO_WAYS.search(data):
                 self.ask(asked.get("File", ()), {"lineno": 0, "file_data": io.BytesIO(data)})
         finally:
             for node in nodes:  # no circle is left for the collector, which is off
@@ -137,8 +140,13 @@ class Visit:
             parts.add("".join(str(one.value) for one in row.values if type(one) is ast.Constant))
         told = "\n".join(parts).lower()
         options = "\n".join(row.arg or "" for row in of(ast.keyword)).lower()
-        passwords = f"{self.module.identifiers}\n{told}"
-        return {"B104": texts, "B105": passwords, "B106": options, "B108": texts, "B608": told}
+        names = self.module.identifiers
+        held = {"B105": f"{names}\n{told}", "B106": options, "B107": names}
+        for test, text in held.items():  # a word as Bandit knows it, and no part of another
+            if not (any(map(text.__contains__, PASSWORDS)) and CALLED.search(text)):
+                held[test] = ""
+        held["B614"] = names if "load" in names else ""
+        return held | {"B104": texts, "B108": texts, "B608": told}
 
     def visit(self, asked: dict[str, list[Any]]) -> None:
         bandit, of = self.bandit, self.module.of
@@ -223,27 +231,32 @@ def in_order(module: Module, nodes: list[Any]) -> list[Any]:
 
 
 def main() -> None:
-    """Write "ready", and then a line for each file and scanner."""
-    gc.disable()
+    """Write a line for each file that is begun, and for each scanner that has looked at it."""
     looks: dict[str, Callable[[Code], ScanResult | None]] = {
         "bandit": Bandit(),
         "ml-code": lambda code: guarded("ml-code", partial(look, code), code.file, code.name),
     }
-    os.write(1, b"ready\n")
-    scanners, *parts = json.load(sys.stdin)
-    first, copies, status = os.getpid(), list[int](), 0
-    while len(parts) > 1 and os.getpid() == first:
+    scanners, files = json.load(sys.stdin)
+    first, (taken, given), copies, status = os.getpid(), os.pipe(), list[int](), 0
+    while len(copies) < min(PROCESSES, len(files)) and os.getpid() == first:
         copies.append(os.fork())
-        parts = parts[1:] if copies[-1] else parts[:1]
-    for file, name in parts[0]:
-        code = Code(Path(file), name)
+    if os.getpid() == first:  # it looks at no file: what ends a copy costs no other file
+        os.close(taken)
+        with suppress(BrokenPipeError), os.fdopen(given, "wb") as numbers:
+            numbers.write(b"".join(number.to_bytes(4) for number in range(len(files))))
+        for copy in copies:
+            status = os.waitstatus_to_exitcode(os.waitpid(copy, 0)[1]) or status
+        os._exit(abs(status))
+    os.close(given)
+    while os.getppid() == first and (one := os.read(taken, 4)):
+        number = int.from_bytes(one)
+        os.write(1, b'[%d, "", null]\n' % number)
+        code = Code(Path(files[number][0]), files[number][1])
         for scanner in scanners:
             result = looks[scanner](code) or ScanResult()
             told = vars(result) | {"findings": [*map(vars, result.findings)]}
-            os.write(1, json.dumps([file, scanner, told]).encode() + b"\n")
-    for copy in copies if os.getpid() == first else ():
-        status = os.waitstatus_to_exitcode(os.waitpid(copy, 0)[1]) or status
-    os._exit(abs(status))  # without clearing away a hundred thousand nodes
+            os.write(1, json.dumps([number, scanner, told]).encode() + b"\n")
+    os._exit(0)  # without clearing away a hundred thousand nodes
 
 
 if __name__ == "__main__":

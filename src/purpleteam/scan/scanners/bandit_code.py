@@ -9,34 +9,38 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 import weakref
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack, suppress
 from importlib import metadata
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from purpleteam.core.records import Finding
 from purpleteam.scan.scanner import SCANNERS, ScanResult, is_code, merged, walk
 
-SECONDS = 300
-PROCESSES = 2
+SECONDS, PAUSE = 300, 0.002
 WORDS = {"ml-code": "rules"}  # how a scanner is called beside a file that was left out
+CODE = ("bandit", "ml-code")  # where both are asked, each file is parsed once
 
 
 class _Process:
-    """A program that looks at files; its answers are a file, since a pipe could run full."""
+    """A program that looks at files; what it is asked and answers are files: pipes run full."""
 
-    def __init__(self) -> None:
+    def __init__(self, scanners: list[str], files: list[tuple[str, str]]) -> None:
         with ExitStack() as opened:
-            self.written, self.said = (
-                opened.enter_context(tempfile.TemporaryFile()) for _ in range(2)
+            asked, self.written, self.said = (
+                opened.enter_context(tempfile.TemporaryFile()) for _ in range(3)
             )
+            asked.write(json.dumps([scanners, files]).encode())
+            asked.seek(0)
             program = Path(__file__).with_name("_code_process.py")
             self.process = subprocess.Popen(  # noqa: S603 - no shell; absolute paths
                 [sys.executable, "-P", str(program)],
                 env=os.environ | dict.fromkeys(("HOME", "XDG_CACHE_HOME"), os.devnull),
-                stdin=subprocess.PIPE,
+                stdin=asked,
                 stdout=self.written,
                 stderr=self.said,
             )
@@ -44,18 +48,12 @@ class _Process:
             opened.callback(self.process.kill)
             self.close = weakref.finalize(self, opened.pop_all().close)  # or the scan was stopped
 
-    def give(self, scanners: list[str], parts: list[list[tuple[str, str]]]) -> "_Process":
-        asked: Any = self.process.stdin
-        with suppress(BrokenPipeError), asked:  # how it ended is told to whoever waits
-            asked.write(json.dumps([scanners, *parts]).encode())
-        return self
-
     def ended(self) -> tuple[list[bytes], str]:
         """Wait; return the whole lines that were written, and how it ended."""
-        try:
-            how = f"ended with {self.process.wait(SECONDS)}"
-        except subprocess.TimeoutExpired:
-            how = f"took more than {SECONDS} seconds"
+        end = time.monotonic() + SECONDS
+        while (code := self.process.poll()) is None and time.monotonic() < end:
+            time.sleep(PAUSE)  # `wait` looks 20 times a second
+        how = f"took more than {SECONDS} seconds" if code is None else f"ended with {code}"
         written, said = (
             os.pread(file.fileno(), os.fstat(file.fileno()).st_size, 0)
             for file in (self.written, self.said)
@@ -65,13 +63,14 @@ class _Process:
         return written.split(b"\n")[:-1], f"{how} and said: {last}"
 
 
-_started: list[_Process] = []
+_begun: dict[Path, Callable[[], dict[str, ScanResult]]] = {}
 
 
-def start() -> None:
-    """Start a program before its files are known: it takes as long as a command line does."""
-    with suppress(OSError):  # told when it is started for its files
-        _started.append(_Process())
+def start(arguments: Iterable[str]) -> None:
+    """Begin with the first folder or code that is named, while a command line is read."""
+    path = next((one for one in map(Path, arguments) if one.is_dir() or is_code(one)), None)
+    with suppress(Exception):  # told when it is asked for
+        _begun.update({path: begin(path, CODE)} if path else {})
 
 
 def begin(path: Path, scanners: Iterable[str]) -> Callable[[], dict[str, ScanResult]]:
@@ -81,33 +80,33 @@ def begin(path: Path, scanners: Iterable[str]) -> Callable[[], dict[str, ScanRes
         PackageNotFoundError: Bandit is not installed.
         RuntimeError: when waiting, where the program did not get ready.
     """
+    before = _begun.pop(path, None)
+    _begun.clear()  # what looks at another path ends
+    if before and scanners == CODE:
+        return before
     metadata.version("bandit")
     tree = walk(path)
-    # A program that was started before may have been so in another folder.
-    files = [(str(file.absolute()), tree.name(file)) for file in tree.files if is_code(file)]
+    files = [(str(file), tree.name(file)) for file in tree.files if is_code(file)]
     files.sort(key=lambda row: -Path(row[0]).stat().st_size)
-    scanners, parts = list(scanners), [files[first::PROCESSES] for first in range(PROCESSES)]
-    process = (_started or [_Process()]).pop().give(scanners, parts) if files else None
+    scanners = list(scanners)
+    process = _Process(scanners, files) if files else None
 
     def ended() -> dict[str, ScanResult]:
         results: dict[str, list[ScanResult]] = {scanner: [] for scanner in scanners}
-        waiting, working = parts, process
+        waiting, working = files, process
         while working is not None:
             lines, how = working.ended()
             if not lines:
                 raise RuntimeError(how)
-            done = set[tuple[str, str]]()
-            for file, scanner, told in map(json.loads, lines[1:]):
-                results[scanner].append(_result(told))
-                done.add((file, scanner))
-            left = [[row for row in part if (row[0], scanners[-1]) not in done] for part in waiting]
-            for file, name in (part[0] for part in left if part):  # at which it ended
-                for scanner in scanners:
-                    if (file, scanner) not in done:
-                        why = f"{WORDS.get(scanner, scanner)} {how}"
-                        results[scanner].append(ScanResult(skipped=((name, why),)))
-            waiting = [part[1:] for part in left if part[1:]]
-            working = _Process().give(scanners, waiting) if waiting else None
+            done = {(number, scanner): told for number, scanner, told in map(json.loads, lines)}
+            for number, scanner in product(range(len(waiting)), scanners):
+                if told := done.get((number, scanner)):
+                    results[scanner].append(_result(told))
+                elif (number, "") in done:  # it was looking at it when it ended
+                    why = f"{WORDS.get(scanner, scanner)} {how}"
+                    results[scanner].append(ScanResult(skipped=((waiting[number][1], why),)))
+            left = [row for number, row in enumerate(waiting) if (number, "") not in done]
+            waiting, working = left, _Process(scanners, left) if left else None
         return {scanner: merged(rows) for scanner, rows in results.items()}
 
     return ended
