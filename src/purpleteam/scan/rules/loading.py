@@ -40,8 +40,7 @@ YAML_UNSAFE = frozenset(
 )
 YAML_SAFE = frozenset({"yaml.SafeLoader", "yaml.CSafeLoader", "yaml.BaseLoader"})
 EVALUATORS = frozenset({"eval", "exec", "builtins.eval", "builtins.exec", "pandas.eval"})
-EVALUATORS |= {"asyncio.create_subprocess_shell"}  # Bandit knows the other shells
-EVALUATORS |= {"runpy.run_path", "runpy.run_module"}
+EVALUATORS |= {"asyncio.create_subprocess_shell", "runpy.run_path"}  # Bandit knows other shells
 TRUST = ("trust_remote_code", "trust_repo")
 HUBS = frozenset(f"torch.hub.{name}" for name in ("load", "help", "list")) | frozenset(
     {"tensorflow_hub.load", "tensorflow_hub.KerasLayer"}

@@ -16,10 +16,10 @@ ROUTES = frozenset({
     *("errorhandler", "app_errorhandler", "exception_handler", "do_GET", "do_POST", "do_PUT"),
 })  # fmt: skip
 ANSWERS = frozenset({
-    *("jsonify", "make_response", "json_response", "abort", "HTTPException", "send_error"),
+    *("jsonify", "make_response", "json_response", "send_json", "HTTPException", "send_error"),
     *("Response", "JSONResponse", "PlainTextResponse", "HTMLResponse", "ORJSONResponse"),
-    *("HttpResponse", "JsonResponse", "HttpResponseBadRequest", "HttpResponseServerError"),
-    *("render_template", "render_template_string", "TemplateResponse", "flash"),
+    *("HttpResponse", "JsonResponse", "HttpResponseBadRequest", "HttpResponseServerError", "abort"),
+    *("render_template", "render_template_string", "TemplateResponse", "flash", "send_text"),
 })  # fmt: skip
 SHOWN = (
     *(".write", ".json", ".table", ".dataframe", ".bar_chart", ".markdown", ".text"),

@@ -96,24 +96,26 @@ BESIDE: dict[str, tuple[str, str]] = {  # what it is: what must be there, in sma
     "password of a .pgpass": (":", r"^[\w.*-]+:(?:\d+|\*):[\w*-]+:[\w*-]+:(?P<value>\S{4,200})$"),
     "password of a command": ("curl", r"\bcurl\b[^\n]{0,200}\s(?:-u|--user)[ =][\"']?[\w.@-]+:"
         r"(?P<value>[^\s\"'$]{4,100})"),
-    "password of a log-in": ("login mysql",
+    "password of a log-in": ("login mysql sshpass --password=",
         r"(?:\b(?:docker|podman|helm)\b[^\n]{0,100}\slogin\b[^\n]{0,100}\s"
-        r"(?:-p|--password)[ =]|\bmysql\w*\b[^\n]{0,100}\s-p)(?P<value>[^\s\"'$]{6,100})"),
+        r"(?:-p|--password)[ =]|\bmysql\w*\b[^\n]{0,100}\s-p|\bsshpass\s+-p\s?[\"']?"
+        r"|\s--password=[\"']?)(?P<value>[^\s\"'$]{6,100})"),
     "password before a command": ("password=", r"(?:^|\benv[ \t]+)(?-i:[A-Z_]*PASSWORD)="
         r"(?P<value>[^\s\"'$,().]{6,100})(?=[ \t]+\w)"),
-    "password of a request": ("auth", r"\bauth\s*=\s*\(\s*[\"'][^\"'\n]{1,60}[\"']\s*,\s*[\"']"
-        r"(?P<value>[^\"'\n]{4,100})[\"']"),
-    "secret of an image": ("password secret token _key",
-        r"^\s*(?:ENV|ARG)\s+\w*(?:PASSWORD|SECRET|TOKEN|(?:API|KAGGLE|ACCESS)_KEY)\s+"
+    "password of a request": ("auth login(", r"(?:\bauth\s*=\s*\(|BasicAuth\(|\.login\()\s*[\"']"
+        r"[^\"'\n]{1,60}[\"']\s*,\s*[\"'](?P<value>[^\"'\n]{4,100})[\"']"),
+    "secret of an image": ("password secret token api_key kaggle_key access_key",
+        r"^[ \t]*(?:ENV|ARG)[ \t]+\w*(?:PASSWORD|SECRET|TOKEN|(?:API|KAGGLE|ACCESS)_KEY)\s+"
         r"(?P<value>\S{6,200})$"),
-    "secret in an attribute": ("value",  # of XML, or of the list of variables of a container
-        r"\b(?:key|name)[\"']?\s?[=:]\s?[\"']?[\w.:-]{0,60}(?:password|secret|token|api[-_]?key)[\"']?,?"
-        r"\s{1,40}[\"']?value[\"']?\s?[=:]\s?[\"']?(?P<value>[^\"'\s,}]{6,200})"),
-    "secret that is defined": ("define(",
-        r"define\(\s*[\"']\w*(?:PASSWORD|SECRET|TOKEN|_KEY|SALT)[\"']\s*,"
-        r"\s*[\"'](?P<value>[^\"'\n]{6,200})[\"']"),
-    "key of a log-in": ("login(",
-        r"\blogin\([^)\n]{0,80}\bkey=[\"'](?P<value>[0-9a-z]{32,64})[\"']"),
+    "secret in an attribute": ('value=" value" value:',  # of XML, JSON, lists of variables in YAML
+        r"(?-i:name|key)(?:=\"|\"\s?:\s?\"|: [\"']?)[\w.:-]{0,60}(?:password|secret|token|api"
+        r"[-_]?key)[\"']?,?\s{1,40}\"?(?:value(?:=|\"\s?:\s?)\"|value: [\"']?)"
+        r"(?P<value>[^\"'\s,}]{6,200})"),
+    "secret that is defined": ("define( getenv( environ.get(",
+        r"(?:define|getenv|environ\.get)\(\s*[\"']\w*(?:PASSWORD|SECRET|TOKEN|_KEY|SALT)[\"']\s*,"
+        r"\s*[\"'](?P<value>(?=[^\"'\n]*\d)[^\"'\n]{6,200})[\"']"),
+    "key of a log-in": ("login( wandb", r"(?:\blogin\([^)\n]{0,80}\bkey=|\bwandb\s+login\s+)[\"']?"
+        r"(?P<value>[0-9a-z]{32,64})\b"),
     "password of a server": ("requirepass masterauth",
         r"(?:^|\s--)(?:requirepass|masterauth)\s+(?P<value>\S{6,200})$"),
 }  # fmt: skip
@@ -123,7 +125,7 @@ SURROUNDINGS = {
 NAMED = re.compile(
     r"""(?x)
     (?<![\w.]) (?P<name> [A-Za-z_][\w.-]{0,80}+ ) (?P<close> ["']? ) (?: \] )? [ \t]*
-    (?: : [ \t]* \w+ [ \t]* = | :?= | [!=]== | [!=]= | [:=]>? ) [ \t]*
+    (?P<sign>:[ \t]*\w+[ \t]*= |:?= | [!=]==?(?=[ ]?["'][^"'\n]*\d) | [:=]>? |,[ ]default=) [ \t]*
     (?: [rbuf]{0,2} (?P<quote> ["'`] ) (?P<value> [^"'`\n]{4,400} ) (?P=quote)
       | (?P<bare> [^\s"'\#,;(){}\[\]<>$%&|`][^\s"',;(){}\[\]<>$`]{3,400}+ )
         (?= [ \t]* (?: \# | ,?[ \t]*$ ) ) )
@@ -137,7 +139,7 @@ SECRETS = frozenset({"secret", "token", "credential", "credentials", "apikey", "
 SECRETS |= frozenset({"authtoken", "accesstoken", "accesskey", "privatekey", "apitoken"})
 KEYS = frozenset({"api", "access", "private", "secret", "signing", "encryption", "auth", "account"})
 KEYS |= frozenset({"master", "service", "client", "license", "storage", "webhook", "deploy", "jwt"})
-KEYS |= frozenset({"kaggle", "openai", "subscription", "admin", "app"})
+KEYS |= frozenset({"kaggle", "openai", "subscription", "admin", "app", "comet", "wandb", "cohere"})
 ABOUT = frozenset({  # a name that ends so is about a secret and holds none
     "name", "names", "file", "path", "url", "uri", "id", "ids", "count", "length", "len",
     "size", "limit", "field", "type", "ttl", "expiry", "expires", "header", "env", "var",
@@ -251,7 +253,7 @@ def _told(text: str, bare: bool) -> set[tuple[int, int, str]]:
         for match in NAMED.finditer(text, first, end):
             part = "value" if match["value"] is not None else "bare"
             kind = _judged(match["name"], match[part]) if part == "value" or bare else None
-            if kind is not None:
+            if kind == "password" or (kind and match["sign"][:2] not in ("==", "!=")):
                 found.add((*match.span(part), f"{kind} in {match['name']!r}"))
     return found
 
