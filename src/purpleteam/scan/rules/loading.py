@@ -116,7 +116,8 @@ def unpickling(module: Module) -> Iterator[Hit]:
     for node, name in (*module.used(LAST_NAMES), *looked_up):
         if _unpickles(name):
             yield Hit(node, f"{name} runs what the file says")
-    for row in module.of(ast.keyword, ast.Assign) if "pickle" in module.texts else ():
+    queue = module.holds("serializer", "accept_content")
+    for row in module.of(ast.keyword, ast.Assign) if queue else ():
         told = row.arg if isinstance(row, ast.keyword) else ast.unparse(row.targets[0])
         values = (str(getattr(one, "value", "")) for one in nodes_of(row.value))
         if SERIALIZER.search(told or "") and any(map(PICKLED.search, values)):
@@ -152,11 +153,10 @@ def eval_or_exec(module: Module) -> Iterator[Hit]:
         constant = bool(call.args) and isinstance(call.args[0], ast.Constant)
         if name in EVALUATORS and name not in own and not constant:
             yield Hit(call, f"{name} runs text as code")
-    called = {row.func for row, _ in module.calls} | {row.value for row in module.of(ast.Assign)}
-    named = [row for row in module.used(("eval", "exec")) if row[1] in {"eval", "exec"} - own]
-    for node, name in named:  # as in `add_argument("--rate", type=eval)`; not `def fit(eval=True)`
-        if node not in called and (module.scope(node, *FUNCTIONS), name) not in module.bound:
-            yield Hit(node, f"{name} is handed on and runs text as code")
+        for one in (*call.args, *(row.value for row in call.keywords)):  # as in `type=eval`
+            ref = getattr(one, "id", "")
+            if ref in ("eval", "exec") and (module.scope(one, *FUNCTIONS), ref) not in module.bound:
+                yield Hit(one, f"{ref} is handed on and runs text as code")
 
 
 @rule("PT009", "high", 502, "call yaml.safe_load", needs="yaml")
