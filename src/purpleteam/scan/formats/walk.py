@@ -193,7 +193,7 @@ def _named(parts: Any) -> _Named | None:
     return None
 
 
-_NAME = re.compile(rb"\n[A-Za-z_][\w.]{0,200}+(?=\n)")
+_NAME = re.compile(rb"\n(?<=[\w.]{2}\n)[A-Za-z_][\w.]{1,200}+(?=\n)")  # after `os`, or longer
 _MODULES = {*sys.stdlib_module_names, "__builtin__", "commands", "numpy", "pandas", "pip", "torch"}
 _NO_WORD = re.compile(r"(?a)[^\w.]")
 LONGEST, LOOKED_BACK, MARKS_TRIED, PIECE = 60, 512, 20, 1 << 18
@@ -239,9 +239,6 @@ def _beginnings(data: memoryview, start: int) -> Iterator[int]:
         piece = np.frombuffer(data[first - before : first + PIECE + 2], np.uint8)
         marks = np.flatnonzero(piece[:-2] == 0x80)
         marks = marks[(piece[marks + 1] <= 5) & FIRST[piece[marks + 2]]]
-        lines = np.flatnonzero(piece[2:-2] == ord("\n")) + 2
-        for step in (-2, -1, 1, 2):  # the shortest module is `os`
-            lines = lines[WORD[piece[lines + step]]]
         pairs = np.flatnonzero(piece[6:] == 0x93) + 6
         near = {back: piece[pairs - back] for back in (1, 2, 5)}
         named = WORD[piece[pairs - 2]] & (WORD[near[1]] | (near[1] == MEMOIZE))
@@ -249,7 +246,7 @@ def _beginnings(data: memoryview, start: int) -> Iterator[int]:
         named |= (near[5] == ord("r")) & WORD[piece[pairs - 6]]
         raw = piece.tobytes()
         found = marks.tolist()
-        found += [place for place in lines.tolist() if _NAME.match(raw, place)]
+        found += [name.start() for name in _NAME.finditer(raw)]
         for place in pairs[named].tolist():
             if (one := _text_before(raw, _text_before(raw, place))) >= 0:
                 found.append(one)

@@ -13,7 +13,6 @@ import time
 import weakref
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack, suppress
-from importlib import metadata
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -84,12 +83,14 @@ def begin(path: Path, scanners: Iterable[str]) -> Callable[[], dict[str, ScanRes
     _begun.clear()  # what looks at another path ends
     if before and scanners == CODE:
         return before
-    metadata.version("bandit")
     tree = walk(path)
     files = [(str(file), tree.name(file)) for file in tree.files if is_code(file)]
     files.sort(key=lambda row: -Path(row[0]).stat().st_size)
     scanners = list(scanners)
     process = _Process(scanners, files) if files else None
+    from importlib import metadata  # slow to load, and not before the program is
+
+    metadata.version("bandit")
 
     def ended() -> dict[str, ScanResult]:
         results: dict[str, list[ScanResult]] = {scanner: [] for scanner in scanners}
@@ -127,7 +128,7 @@ def scan_with_bandit(path: Path) -> ScanResult:
     """Return what Bandit finds in the Python files and notebooks under `path`."""
     try:
         return begin(path, ["bandit"])()["bandit"]
-    except metadata.PackageNotFoundError:
+    except ImportError:
         return ScanResult(errors=("bandit is not installed; try: pip install bandit",))
     except RuntimeError as error:
         tree = walk(path)
