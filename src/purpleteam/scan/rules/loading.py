@@ -149,13 +149,13 @@ def object_arrays(module: Module) -> Iterator[Hit]:
 def eval_or_exec(module: Module) -> Iterator[Hit]:
     """Python's eval or exec, or a shell, on anything but a constant."""
     own = {node.name for node in module.body if isinstance(node, ast.FunctionDef)}
+    meant, handed = EVALUATORS - own, {"eval", "exec"} - own
     for call, name in module.calls:
-        constant = bool(call.args) and isinstance(call.args[0], ast.Constant)
-        if name in EVALUATORS and name not in own and not constant:
+        if name in meant and not isinstance((*call.args, call)[0], ast.Constant):
             yield Hit(call, f"{name} runs text as code")
         for one in (*call.args, *(row.value for row in call.keywords)):  # as in `type=eval`
             ref = getattr(one, "id", "")
-            if ref in ("eval", "exec") and (module.scope(one, *FUNCTIONS), ref) not in module.bound:
+            if ref in handed and (module.scope(one, *FUNCTIONS), ref) not in module.bound:
                 yield Hit(one, f"{ref} is handed on and runs text as code")
 
 
