@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import io
+import lzma
 import os
 import pickle
 import struct
@@ -16,7 +18,7 @@ import scan_corpus as corpus
 
 from purpleteam.scan.formats import torch_file
 from purpleteam.scan.formats.problem import Problem
-from purpleteam.scan.formats.walk import hidden_pickles
+from purpleteam.scan.formats.walk import hidden_pickles, walk_pickle
 from purpleteam.scan.gate import read_state_dict
 from purpleteam.scan.judgement import judge
 
@@ -284,6 +286,61 @@ def test_torchscript_is_harmless_as_far_as_it_computes(tmp_path):
         files = {"code/net.py": source, "constants.pkl": b"\x80\2)."}
         path = corpus.archive(tmp_path / "b.pt", corpus.benign_pickle(), **files)
         assert judge(path).grade == ("unsupported" if call == b"relu(" else "ambiguous")
+
+
+@pytest.mark.parametrize("place", ["code/net.py", "CODE/Net.PY"])  # torch finds both
+@pytest.mark.parametrize(
+    "call",
+    ["torch .save(", "torch\\\n.save(", "(torch).save(", 'getattr(torch, "save")(', "ops .aten("],
+)
+def test_torchscript_that_leads_on_from_torch_by_any_way_is_told(tmp_path, place, call):
+    files = {place: f"def f(x):\n  return {call}x)\n".encode(), "constants.pkl": b"\x80\2)."}
+    path = corpus.archive(tmp_path / "a.pt", corpus.benign_pickle(), **files)
+    assert judge(path).grade == "ambiguous"
+
+
+def test_the_attention_of_torch_as_a_script_is_harmless(tmp_path):
+    source = b'_0 = "torch.backends.mha.get_fastpath_enabled() was not True"\n'
+    files = {"code/net.py": source, "constants.pkl": b"\x80\2)."}
+    path = corpus.archive(tmp_path / "a.pt", corpus.benign_pickle(), **files)
+    assert judge(path).grade == "unsupported"
+
+
+@pytest.mark.parametrize("protocol", [2, 4, 5])  # protocol 2 makes a text of bytes
+@pytest.mark.parametrize("inner", [pickle.dumps(Call(), 2), pickle.dumps(Call(), 4)])
+def test_a_pickle_that_waits_as_bytes_in_a_pickle_is_told(tmp_path, protocol, inner):
+    for held in (inner, bytearray(inner), gzip.compress(inner)):
+        content = pickle.dumps({"a": held}, protocol)
+        assert grade(tmp_path / "a.pkl", content) == "ambiguous"
+    for plain in (b"n" * 99, np.arange(9).tobytes(), pickle.dumps({"a": 1})):
+        assert grade(tmp_path / "a.pkl", pickle.dumps([plain], protocol)) == "unsupported"
+
+
+def test_lzma_without_a_mark_is_unpacked(tmp_path):
+    packed = lzma.compress(pickle.dumps(Call()), lzma.FORMAT_ALONE)
+    assert grade(tmp_path / "a.pkl.lzma", packed) == "malicious"
+    huge = packed[:1] + (1 << 31).to_bytes(4, "little") + packed[5:]  # of memory, for its reader
+    assert grade(tmp_path / "a.pkl.lzma", huge) == "unread"
+
+
+def test_a_place_of_the_memo_that_fills_the_memory_is_a_bomb(tmp_path):
+    assert grade(tmp_path / "a.pkl", b"\x80\4Nr\xff\xff\xff\x7f.") == "ambiguous"
+    assert walk_pickle(memoryview(b"\x80\4N" + b"\x94" * 90), 0, 100).error is not None
+
+
+def test_classes_of_libraries_that_train_are_code_of_others_and_no_attack(tmp_path):
+    content = b"\x80\4" + name("sklearn.svm._classes", "SVC") + b")\x81."
+    assert grade(tmp_path / "a.pkl", content) == "ambiguous"
+    content = b"\x80\4" + name("sklearn.utils", "call") + b")R."
+    assert grade(tmp_path / "a.pkl", content) == "malicious"
+
+
+def test_views_that_negate_or_conjugate_are_harmless(tmp_path):
+    torch = pytest.importorskip("torch")
+    numbers = torch.ones(2, dtype=torch.complex64).conj()
+    for value in (numbers, numbers.imag, ...):
+        torch.save({"w": torch.ones(2), "value": value}, tmp_path / "a.pt")
+        assert judge(tmp_path / "a.pt").grade == "unsupported"
 
 
 @pytest.mark.parametrize("protocol", [3, 4, 5])

@@ -21,6 +21,7 @@ from purpleteam.scan.formats.problem import GRADES, Grade, Problem
 from purpleteam.scan.formats.safetensors import read_safetensors
 from purpleteam.scan.formats.sniff import (
     CLOSED,
+    MAGIC,
     MODEL_KINDS,
     MODEL_SUFFIXES,
     kind_of,
@@ -35,6 +36,7 @@ from purpleteam.scan.formats.zip_layout import Archive, read_layout
 from purpleteam.scan.scanner import PYTHON
 
 MAX_BYTES = 64 << 30
+MAX_INNER = 10_000  # opcodes of bytes in a pickle, which are looked into if they go on
 MAX_DEPTH = 4  # of containers in containers
 MAX_MEMBERS = 10_000  # that are looked into, in all of them
 MAX_UNPACKED = 512 << 20  # bytes, in all of them
@@ -116,8 +118,7 @@ class _Looker:
                 yield Problem("bomb", f"the file has {len(data)} bytes; at most {MAX_BYTES}")
                 return
             if kind in MODEL_KINDS and kind not in MODEL_SUFFIXES.get(suffix, (kind,)):
-                why = f"the file is named {suffix} and holds {kind}"
-                yield Problem("name", f"{why}; give it the name of its content")
+                yield Problem("name", f"the file is named {suffix} and holds {kind}")
         for other in other_kinds(data, kind):
             yield Problem("unsafe-global", f"the file is a {other} as well, and loads as one")
         try:
@@ -205,8 +206,7 @@ class _Looker:
                 yield from self._hidden(numbers, 0, read=True)
                 continue
             if claims and PurePosixPath(name).suffix in PYTHON and not torch:
-                why = "it is source code, which is not scanned in an archive"
-                yield Problem("unread", why).inside(name)
+                yield Problem("unread", "it is source code, which is not scanned").inside(name)
             if name.endswith(".npy") and archive.head(name, len(NPY_MAGIC)) == NPY_MAGIC:
                 yield from self._npz_array(archive, name, depth)
                 continue
@@ -221,7 +221,7 @@ class _Looker:
             except Problem as problem:
                 yield problem
                 continue
-            if torch and "/code/" in name and name.endswith(".py"):
+            if torch and re.search(r"(?i)/code/.*\.py$", name):  # as torch looks for it
                 yield from (problem.inside(name) for problem in inspect_script(content))
             # That what lies in a torch archive is a pickle is no news.
             found = self._inside(content, name, depth)
@@ -245,8 +245,7 @@ class _Looker:
         behind = inspect_npy(data, size)
         if behind is None:
             return
-        why = "the array holds Python objects, which are a pickle"
-        yield Problem("object-array", why)
+        yield Problem("object-array", "the array holds Python objects, which are a pickle")
         if size > len(data):
             yield Problem("unread", "the pickle of the array is too large to be looked into")
         else:
@@ -309,8 +308,15 @@ class _Looker:
         yield from _named(walk)
         for file in walk.files or ():
             yield from self._inside(file, "a file in the pickle", depth)
+        for content in walk.inner:
+            inner = walk_pickle(content, 0, min(MAX_INNER, self.opcodes))
+            self.opcodes -= inner.opcodes
+            packed = bytes(content[:8]).startswith((*MAGIC,))
+            if inner.calls_a_name or inner.opcodes == MAX_INNER or packed:
+                for row in self._inside(content, "bytes in the pickle", depth):  # it only waits
+                    yield Problem(row.kind, str(row), min(row.grade, "ambiguous", key=GRADES.index))
         raw = any(name == RAW for name, _ in walk.imports)
-        if walk.error and (raw or self.opcodes <= 0):
+        if (walk.error and raw) or self.opcodes <= 0:
             why = "numbers between the opcodes" if raw else f"more than {MAX_WALK} opcodes"
             yield Problem("unread", f"the pickle has {why}: the rest was only searched")
         elif walk.error:

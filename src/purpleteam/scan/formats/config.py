@@ -16,9 +16,9 @@ KERAS = re.compile(  # not `saving` and `utils`, which read files and run what t
     r"|optimizers|metrics|activations|dtype_policies|random|backend|engine)\b[\w.]*)?|builtins"
 )
 RUNNERS = ("Lambda", "__lambda__", "function", "TFSMLayer", "TorchModuleWrapper", "JaxLayer")
-SCRIPT = re.compile(r"(?<![\w.])(?:torch|ops|__torch__\.torch\.classes)\.[\w.]+|\^\w+|\bimport\b.*")
+SCRIPT = re.compile(r"(?<![\w.])(?:torch|ops|__torch__\.torch\.classes)\b[\w.]*|\^\w+|\bimport\b.*")
 OPERATORS = re.compile(
-    r"torch\.(?!save$|from_file$|load|to_here$)\w+|__torch__\.torch\.classes\.quantized\.\w+"
+    r"torch\.(?!(save|from_file|to_here)\b|load)[\w.]+|__torch__\.torch\.classes\.quantized\.\w+"
     r"|ops\.(aten|prims?|_?quantized)\.(?!save$|from_file$|load|rpc_|to_here$|\w*PythonOp$)\w+"
 )
 SKOPS = re.compile(r"(numpy|scipy|sklearn|collections|builtins)\b")
@@ -51,7 +51,7 @@ def inspect_config(data: memoryview, suffix: str) -> Iterator[Problem]:
 
 
 def inspect_script(code: memoryview) -> Iterator[Problem]:
-    """Yield what the source of TorchScript calls beside operators that compute."""
+    """Yield what TorchScript calls but operators that compute; `torch` alone may lead anywhere."""
     for name in dict.fromkeys(SCRIPT.findall(str(code, "utf-8", "replace"))):
         if not OPERATORS.fullmatch(name):
             yield Problem("foreign-code", f"the script calls {name[:80]!r}")

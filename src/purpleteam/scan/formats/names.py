@@ -25,7 +25,7 @@ HARMLESS = re.compile(
     | argparse\.Namespace | types\.SimpleNamespace
     | collections\.(OrderedDict|defaultdict|Counter|deque)
     | (builtins|__builtin__)\.(set|frozenset|list|dict|tuple|int|long|float|bool|str|unicode
-        |bytes|bytearray|complex|slice|x?range|object)
+        |bytes|bytearray|complex|slice|x?range|object|Ellipsis|NotImplemented) | typing\.Any
     | (copyreg|copy_reg)\._reconstructor | _codecs\.encode
     | pathlib\.(_local\.)?(Pure)?(Posix|Windows)?Path
     | datetime\.(datetime|date|time|timedelta|timezone)
@@ -41,8 +41,12 @@ HARMLESS = re.compile(
     """
 )
 CONTAINERS = re.compile(r"collections\.\w+|(builtins|__builtin__)\.(set|list|dict)")
-FOREIGN = re.compile(r"__main__\.[A-Za-z]\w*")
-"""What only whoever made the file knows: a class of their own."""
+FOREIGN = re.compile(
+    r"__main__\.[A-Za-z]\w*|scipy\.sparse(\.\w+)*\.\w+_(matrix|array)|(sklearn|pandas|timm|torchvision"
+    r"|transformers|(pytorch_)?lightning|omegaconf|ultralytics|xgboost|lightgbm|catboost)(\.\w+)*"
+    r"\.([A-Z]\w*|__pyx_unpickle_\w+|newObj)"
+)
+"""Classes of whoever made the file, or of a library that trains models."""
 RAW = "joblib.numpy_pickle.NumpyArrayWrapper"  # its numbers lie between the opcodes
 
 

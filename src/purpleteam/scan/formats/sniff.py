@@ -2,10 +2,10 @@
 
 import mmap
 import tarfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from purpleteam.scan.formats.containers import BROKEN, STREAMS
 from purpleteam.scan.formats.onnx import looks_like_onnx
 from purpleteam.scan.formats.walk import MAX_WALK, walk_pickle
 from purpleteam.scan.formats.zip_layout import END, MAX16
@@ -61,7 +61,7 @@ def kind_of(data: memoryview, *, claims_model: bool) -> str:
     if not head:
         return "empty"
     for magic, kind in MAGIC.items():
-        if head.startswith(magic) and (kind != "zlib" or _inflates(head)):
+        if head.startswith(magic) and (kind != "zlib" or _unpacks(head, kind)):
             return kind
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= len(data) - 8:
         return "safetensors"
@@ -79,6 +79,8 @@ def kind_of(data: memoryview, *, claims_model: bool) -> str:
         return "onnx"
     if _is_zip(data):
         return "zip"  # something lies in front of it
+    if head[17:] and int.from_bytes(head[1:5], "little") >= 4096 and _unpacks(head, "xz"):
+        return "xz"  # LZMA of before it has no mark, and asks for 4 KiB or more
     try:
         head[:-3].decode("utf-8")
     except UnicodeDecodeError:
@@ -119,9 +121,9 @@ def _is_zip(data: memoryview) -> bool:
     )
 
 
-def _inflates(head: bytes) -> bool:
+def _unpacks(head: bytes, kind: str) -> bool:
     try:
-        zlib.decompressobj().decompress(head, MAX_HEAD)
-    except zlib.error:
-        return False
+        STREAMS[kind]().decompress(head, MAX_HEAD)
+    except BROKEN as error:
+        return "limit" in str(error)  # of memory
     return True

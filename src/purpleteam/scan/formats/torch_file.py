@@ -219,6 +219,8 @@ class _PlainReader(_StateReader):
 
     def called(self, function: Any, arguments: tuple[Any, ...]) -> Any:
         if isinstance(function, Symbol):
+            if function.name in TENSORS and arguments and type(arguments[-1]) is dict:
+                arguments = arguments[:-1]  # conjugated or negated
             others = any(
                 isinstance(one, _Other) or (isinstance(one, Symbol) and one.name not in ALLOWED)
                 for one in arguments

@@ -24,6 +24,7 @@ from purpleteam.scan.formats.problem import Problem
 
 MAX_NAME = 1000  # a longer text is no name of anything that can be imported
 MAX_WALK = 1_000_000  # opcodes that are walked over in one file; a longer pickle counts as broken
+LEAST_INNER, MAX_INNER = 12, 50_000  # bytes in which a file may lie, and so many pieces of them
 MAX_HIDDEN = 10_000  # opcodes of a pickle that begins somewhere else than its file
 CALLS = frozenset(["REDUCE", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "BUILD"])
 CHANGES = frozenset(["APPEND", "APPENDS", "SETITEM", "SETITEMS", "ADDITEMS", "BUILD"])
@@ -37,25 +38,6 @@ LITERALS: dict[str, str | None] = {
 """The opcodes of text, and its encoding; of bytes, and none."""
 LOADER = "torch.storage._load_from_bytes"  # of a tensor that was pickled and not saved by torch
 _MARK = object()
-
-
-class Literal(NamedTuple):
-    """A text or bytes as they lie in the pickle."""
-
-    raw: memoryview
-    encoding: str | None  # of a text
-
-    def text(self) -> str | None:
-        """Return the text, if it is one that could name something."""
-        if len(self.raw) > MAX_NAME:
-            return None
-        return str(self.raw, self.encoding or "latin-1", "surrogatepass")
-
-    def content(self) -> memoryview:
-        """Return the bytes, of which protocols 0 to 2 make a text."""
-        if self.encoding in (None, "latin-1"):
-            return self.raw
-        return memoryview(str(self.raw, self.encoding).encode("latin-1"))
 
 
 class _Named(str):
@@ -86,6 +68,7 @@ class PickleWalk(NamedTuple):
     marks: frozenset[int]  # of a protocol, where a pickle may begin
     files: tuple[memoryview, ...] | None
     """Files of torch in the pickle, which it loads; None where it uses their loader otherwise."""
+    inner: tuple[memoryview, ...]  # other bytes, in which a file may lie
 
     @property
     def calls_a_name(self) -> bool:
@@ -98,24 +81,32 @@ class PickleWalk(NamedTuple):
 
 def walk_pickle(data: memoryview, start: int = 0, limit: int = MAX_WALK) -> PickleWalk:
     """Walk one pickle from byte `start` on, for at most `limit` opcodes."""
-    stack: list[Any] = []  # literals, names, marks, what is made of others, None for all else
+    stack: list[Any] = []  # places of literals, names, marks, what is made of others, or None
     memo: dict[int, Any] = {}
     imports: list[tuple[str | None, int]] = []
     marks: list[int] = []
-    files: list[memoryview] = []
+    files: dict[int, memoryview] = {}
+    inner: dict[int, memoryview] = {}
     loaders = 0  # that lie on the stack, or were used for something else than to load
-    built, calls, count, at, end, error, bomb = False, 0, 0, start, start, None, ""
-    shared, made = False, None
+    built, shared, calls, count, at, end, error, bomb = False, False, 0, 0, start, start, None, ""
+    made: Any = None
     try:
         for name, raw, at, end in islice(opcodes(data, start), limit):  # noqa: B007 - `end` is said
             count += 1
             made = None
             if name in LITERALS:
-                plain = memoryview(quoted(bytes(raw))) if name == "STRING" else raw
-                stack.append(Literal(plain, LITERALS[name]))
+                stack.append(at)  # a million of them take little memory
+                if name == "STRING":
+                    quoted(bytes(raw))
+                elif LITERALS[name] is None and len(raw) >= LEAST_INNER:
+                    inner[at] = raw
             elif name in PUTS or name == "MEMOIZE":
-                at_end = name == "MEMOIZE"
-                memo[len(memo) if at_end else ARGUMENTS[name](bytes(raw))] = stack[-1]
+                place = len(memo) if name == "MEMOIZE" else ARGUMENTS[name](bytes(raw))
+                if place > len(data):  # pickle's own memo is a list
+                    bomb = bomb or f"place {place} of the memo is taken (byte {at})"
+                elif len(memo) > limit // 2:
+                    raise ValueError("the memo has more places than there can be values")
+                memo[place] = stack[-1]
             elif name in GETS or name == "DUP":
                 made = stack[-1] if name == "DUP" else memo[ARGUMENTS[name](bytes(raw))]
                 stack.append(made)
@@ -128,7 +119,7 @@ def walk_pickle(data: memoryview, start: int = 0, limit: int = MAX_WALK) -> Pick
                 stack.append(_Made() if name.startswith("EMPTY") else None)
             else:
                 if name in ("GLOBAL", "INST", "STACK_GLOBAL"):
-                    made = _named(stack[-2:] if name == "STACK_GLOBAL" else raw)
+                    made = _named(data, stack[-2:] if name == "STACK_GLOBAL" else raw)
                     imports.append((made, at))
                 elif name in ("EXT1", "EXT2", "EXT4"):
                     imports.append((None, at))
@@ -155,19 +146,22 @@ def walk_pickle(data: memoryview, start: int = 0, limit: int = MAX_WALK) -> Pick
                     made = (_Huge if huge else _Made)(taken if len(taken) <= 2 else held)
                 elif name == "REDUCE":
                     match taken:
-                        case [str(function), (Literal() as file,)] if function == LOADER:
-                            files.append(file.content())
+                        case [str(function), (int(one),)] if function == LOADER:
+                            files[one] = files.get(one) or _content(data, one)
+                            inner.pop(one, None)
                             loaders -= 1
-                        case ["_codecs.encode", (Literal() as one, Literal() as encoding)] if (
-                            encoding.text() in ("latin1", "latin-1")
-                        ):
-                            made = Literal(one.content(), None)
+                        case ["_codecs.encode", (int(one), int(encoding))] if _text(
+                            data, encoding
+                        ) in ("latin1", "latin-1"):
+                            made, inner[one] = one, inner.get(one) or _content(data, one)
                 made = _Made(held) if made is None else made
                 built |= name == "BUILD"  # a text may well have lines that begin with c and b
                 if name in CALLS and name != "BUILD":
                     calls = calls or len(imports)
                 del stack[len(stack) - takes :]
                 stack.extend([made] * puts)
+            if len(inner) > MAX_INNER:
+                raise ValueError(f"over {MAX_INNER} pieces of bytes")
             loaders += made == LOADER
             if name == "STOP":
                 break
@@ -179,15 +173,33 @@ def walk_pickle(data: memoryview, start: int = 0, limit: int = MAX_WALK) -> Pick
         imports=tuple(imports), calls=calls or (len(imports) if built else 0),
         end=at if error else end, opcodes=count, error=error, marks=frozenset(marks),
         bomb=bomb or (endless([*memo.values(), *stack, made]) if shared else ""),
-        files=None if loaders else tuple(files),
+        files=None if loaders else tuple(files.values()), inner=tuple(inner.values()),
     )  # fmt: skip
 
 
-def _named(parts: Any) -> _Named | None:
+def _literal(data: memoryview, at: int) -> tuple[memoryview, str | None]:
+    """Return the text or bytes that an opcode gives, as they lie there, and a text's encoding."""
+    name, raw, *_ = next(opcodes(data, at))
+    return memoryview(quoted(bytes(raw))) if name == "STRING" else raw, LITERALS[name]
+
+
+def _text(data: memoryview, at: int) -> str | None:
+    """Return the text, if it is one that could name something."""
+    raw, encoding = _literal(data, at)
+    return str(raw, encoding or "latin-1", "surrogatepass") if len(raw) <= MAX_NAME else None
+
+
+def _content(data: memoryview, at: int) -> memoryview:
+    """Return the bytes, of which protocols 0 to 2 make a text."""
+    raw, code = _literal(data, at)
+    return raw if code in (None, "latin-1") else memoryview(str(raw, code).encode("latin-1"))
+
+
+def _named(data: memoryview, parts: Any) -> _Named | None:
     """Return the name that two lines, or two texts on the stack, give."""
     if isinstance(parts, memoryview):
         return _Named(full_name(*str(parts, "utf-8").split("\n")))
-    match [part.text() for part in parts if isinstance(part, Literal)]:
+    match [_text(data, part) for part in parts if isinstance(part, int)]:
         case [str(module), str(attribute)]:
             return _Named(full_name(module, attribute))
     return None
