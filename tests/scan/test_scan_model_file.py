@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import zipfile
 
 import numpy as np
 import pytest
@@ -55,6 +56,16 @@ def test_every_payload_is_critical_whatever_its_file_is_called(tmp_path, marker)
             path = tmp_path / f"sample{suffix}"
             path.write_bytes(data)
             assert rules(path).get("PM001") == "critical", (name, suffix)
+
+
+def test_a_file_of_many_faults_has_its_worst_and_a_count_as_findings(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for number in range(300):
+            archive.writestr(f"{number}.pkl", b"\x80\2N.")
+        archive.writestr("evil.pkl", b"\x80\2cposix\nsystem\n(tR.")
+    findings = scan_model_files(tmp_path / "a.zip").findings
+    assert len(findings) == 101 and findings[0].message.startswith("malicious")
+    assert any("more faults of this file" in finding.message for finding in findings)
 
 
 @pytest.mark.parametrize(

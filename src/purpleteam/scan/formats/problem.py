@@ -17,6 +17,7 @@ _SAVE_AGAIN = "write the file again with the library of its format, and compare 
 
 Grade = Literal["note", "unsupported", "unread", "ambiguous", "malicious"]
 GRADES: tuple[Grade, ...] = get_args(Grade)
+MOST_FINDINGS = 100  # of one file, which may have thousands of faults
 MOST_LETTERS = 1000  # of a message, which may tell what the file says
 PROBLEMS: dict[str, Rule] = {
     "unsafe-global": Rule("PM001", "critical", "CWE-502", _ASK),

@@ -9,7 +9,7 @@ from purpleteam.scan.scanner import ScanResult, file_scanner
 def scan_model_files(file: Path, name: str) -> ScanResult | None:
     """Return findings on a file that is, claims to be, or holds a model."""
     from purpleteam.scan.formats.containers import STREAMS  # NumPy: not before Bandit is at work
-    from purpleteam.scan.formats.problem import MOST_LETTERS
+    from purpleteam.scan.formats.problem import GRADES, MOST_FINDINGS, MOST_LETTERS
     from purpleteam.scan.formats.sniff import MODEL_KINDS
     from purpleteam.scan.judgement import judge
 
@@ -17,7 +17,10 @@ def scan_model_files(file: Path, name: str) -> ScanResult | None:
     opened = MODEL_KINDS | STREAMS.keys()
     if not (judged.problems or judged.claims_model or judged.kind in opened):
         return None
-    told = {f"{row.grade}: {row}"[:MOST_LETTERS]: row.rule for row in judged.problems}
+    worst = sorted(judged.problems, key=lambda row: -GRADES.index(row.grade))
+    told = {f"{row.grade}: {row}"[:MOST_LETTERS]: row.rule for row in worst[:MOST_FINDINGS]}
+    if left := worst[MOST_FINDINGS:]:
+        told[f"{left[0].grade}: {len(left)} more faults of this file"] = left[0].rule
     findings = tuple(rule.finding("model-file", text, path=name) for text, rule in told.items())
     unread = [str(row) for row in judged.problems if row.grade == "unread"]
     if unread:
