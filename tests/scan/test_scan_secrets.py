@@ -46,6 +46,8 @@ def test_no_form_fits_a_text_without_what_it_must_hold():
             if form.search(text):
                 fits += 1
                 assert any(one in looked_at for one in held), (form.pattern, text)
+        for one in (match[0] for _, form in FORMS.values() for match in form.finditer(text)):
+            assert "-----" in one or len(one.split()[0]) == len(one) > 14  # what `_tokens` looks at
     assert fits > 100
 
 

@@ -27,7 +27,9 @@ def main(arguments: list[str] | None = None) -> None:
             start(sys.argv[2:])  # beside the rest of this command
     from purpleteam.cli.app import main as run
 
-    gc.enable()
+    if arguments is None:
+        gc.freeze()
+        gc.enable()
     run(arguments)
 
 
