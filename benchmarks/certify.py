@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import resource
 import time
@@ -22,7 +23,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
 
 import purpleteam as pt
-from purpleteam.certify.bounds import ball, intervals, lower_bound, margins
+from purpleteam.certify.bounds import ball, elided, intervals, lower_bound, margins
 from purpleteam.certify.cascade import certify_ball
 from purpleteam.certify.network import network_of
 from purpleteam.core.machine import machine, versions
@@ -42,6 +43,7 @@ ROWS: dict[str, dict[str, Any]] = {
 }
 """The frozen recipe of each row."""
 METHOD = "alpha_crown"
+BATCH = 32  # images: what the cascade takes at a time for IBP on this net; for CROWN-IBP half of it
 
 
 def main() -> None:
@@ -138,26 +140,32 @@ def summary(rows: dict[str, Any]) -> dict[str, Any]:
 
 
 def speed(asked: argparse.Namespace) -> dict[str, Any]:
-    """Return processor milliseconds of 500 images, ratios, and what 10,000 images take."""
+    """Return processor milliseconds of 500 images, ratios, and what 10,000 images take.
+
+    A forward pass is that of the module itself or of its graph, the faster, in the same batches.
+    """
     model, epsilon = asked.model, asked.epsilon
     torch.set_num_threads(1)
     test = load_dataset("mnist").test
-    module = load(model).module
+    module = load(model).module.eval()
     network = network_of(module, (1, 28, 28)).to(torch.float32)
     x, y = to_batch(test.images[:500]), torch.from_numpy(test.labels[:500].astype("int64"))
-    parts = list(zip(x.split(100), y.split(100), strict=True))
+    parts = list(zip(x.split(BATCH), y.split(BATCH), strict=True))
 
-    def forward() -> None:
+    def of_module() -> None:
+        for images, _ in parts:
+            module(images)
+
+    def of_network() -> None:
         for images, _ in parts:
             network(images)
 
     def ibp() -> None:
         for images, labels in parts:
-            boxes = intervals(network, ball(images, epsilon))
-            lower_bound(network, boxes, margins(labels, network.classes), elide=True)
+            elided(network, intervals(network, ball(images, epsilon)), labels)
 
     def crown_ibp() -> None:
-        for images, labels in zip(x.split(50), y.split(50), strict=True):
+        for images, labels in zip(x.split(BATCH // 2), y.split(BATCH // 2), strict=True):
             boxes = intervals(network, ball(images, epsilon))
             lower_bound(network, boxes, margins(labels, network.classes))
 
@@ -165,7 +173,12 @@ def speed(asked: argparse.Namespace) -> dict[str, Any]:
         certify_ball(module, test.first(500), epsilon=epsilon, method="crown")
 
     with torch.no_grad():
-        cost = {work.__name__: least(work) for work in (forward, ibp, crown_ibp)}
+        works = (of_module, of_network, ibp, crown_ibp)
+        cost = {work.__name__: math.inf for work in works}
+        for _ in range(15):  # in turn: a busy machine is busy for all
+            for work in works:
+                cost[work.__name__] = min(cost[work.__name__], least(work, 1))
+        forward = min(cost["of_module"], cost["of_network"])
         cost["cascade"] = least(cascade, 2)
     whole = {}
     for method in ("ibp", "crown_ibp", METHOD):
@@ -178,9 +191,10 @@ def speed(asked: argparse.Namespace) -> dict[str, Any]:
     return {
         "model": model,
         "epsilon": epsilon,
+        "batch": BATCH,
         "milliseconds": {name: round(1000 * value, 2) for name, value in cost.items()},
         "ratios": {
-            "ibp over two forward passes": round(cost["ibp"] / cost["forward"] / 2, 2),
+            "ibp over two forward passes": round(cost["ibp"] / forward / 2, 2),
             "crown_ibp over ibp": round(cost["crown_ibp"] / cost["ibp"], 1),
             "cascade over ibp": round(cost["cascade"] / cost["ibp"], 1),
         },

@@ -14,8 +14,17 @@ from tiny_nets import SHAPE, conv, dense, every_layer
 from torch import Tensor, nn
 
 from purpleteam.certify.bends import Lines, Rectifier
-from purpleteam.certify.bounds import Boxes, ball, intervals, lower_bound, margins, worst_logits
-from purpleteam.certify.layers import Box, Dense, Layer
+from purpleteam.certify.bounds import (
+    Boxes,
+    ball,
+    elided,
+    intervals,
+    lower_bound,
+    margins,
+    worst_logits,
+)
+from purpleteam.certify.boxes import Box
+from purpleteam.certify.layers import Affine, Convolution, Dense, Layer, Scaling
 from purpleteam.certify.network import Network, network_of
 from purpleteam.certify.slopes import optimise
 from purpleteam.certify.tighten import tighten
@@ -142,6 +151,57 @@ def test_what_leaves_the_range_of_float32_is_not_believed(
         boxes = intervals(network, ball(x, 0.0))
         for elide in (True, False):
             assert float(lower_bound(network, boxes, form, elide=elide)) <= exact
+
+
+CANCELLING = {
+    "weights": (1e4, 1.0),
+    "an offset": (1.0, 1e6),
+    "a small weight": (1e-3, 1e3),
+}
+
+
+@pytest.mark.parametrize("kind", ["dense", "convolution", "scaling"])
+@pytest.mark.parametrize("cancelling", CANCELLING)
+@settings(max_examples=10)
+@given(seed=st.integers(0, 10**6), signed=st.booleans(), width=st.sampled_from([0.0, 1e-6, 0.5]))
+def test_a_box_of_float32_holds_the_exact_one(
+    kind: str, cancelling: str, seed: int, signed: bool, width: float
+) -> None:
+    rng, (size, shift) = torch.Generator().manual_seed(seed), CANCELLING[cancelling]
+    lower = torch.rand(4, 3, 4, 4, generator=rng) - (0.5 if signed else 0)
+    box = Box(lower, lower + width)
+    offset = shift * torch.randn(5, generator=rng)
+    layers: dict[str, Affine] = {
+        "dense": Dense(size * torch.randn(5, 48, generator=rng), offset),
+        "convolution": Convolution(size * torch.randn(5, 3, 3, 3, generator=rng), offset),
+        "scaling": Scaling(size * torch.rand(3, 1, 1, generator=rng), offset[:3, None, None]),
+    }
+    layer = layers[kind]
+    box = Box(*(side.flatten(1) for side in box)) if kind == "dense" else box
+    found, exact = layer.interval(box), layer.to(torch.float64)
+    centre, radius = ((box.upper.double() + sign * box.lower.double()) / 2 for sign in (1, -1))
+    middle, reach = exact.value(centre), exact.weigh(radius)
+    near = 1e-3 * (1 + middle.abs() + reach) + 1e-5 * size * 48
+    for side, sign in zip(found, (-1, 1), strict=True):
+        gap = sign * (side.double() - middle) - reach
+        assert (gap >= 0).all()
+        assert (gap <= near).all()
+
+
+def test_the_elided_bound_is_that_of_the_last_layer_brought_back() -> None:
+    for net, shape in NETS.values():
+        network, x = network_of(net, shape).to(torch.float32), images(shape)
+        labels = torch.arange(3)
+        boxes = intervals(network, ball(x, 0.1))
+        form = margins(labels, network.classes)
+        held = elided(network, boxes, labels)
+        exact = lower_bound(network.to(torch.float64), to_double(boxes), form, elide=True)
+        assert (held <= exact).all()
+        torch.testing.assert_close(held, exact.float(), atol=1e-4, rtol=1e-3)
+
+
+def to_double(boxes: Boxes) -> Boxes:
+    return [Box(box.lower.double(), box.upper.double()) for box in boxes]
 
 
 class Steep(Rectifier):

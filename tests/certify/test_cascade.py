@@ -117,6 +117,14 @@ def test_branch_and_bound_keeps_to_its_memory(memory: int, proved: bool) -> None
     label = torch.tensor([int(images().labels[row])])
     found = branch(network, boxes, label, torch.arange(3), seconds=30, memory=memory)
     assert (found.proved, found.counterexample) == (proved, None)
+    assert found.limit == ("" if proved else "memory")
+
+
+def test_what_little_memory_leaves_unknown_is_noted() -> None:
+    found = certify_ball(net(), images(), epsilon=EPSILON, method="complete", memory=1)
+    left = found.counts[UNKNOWN]
+    assert left > 0
+    assert found.notes == (f"branch and bound left {left} images unknown at its limit of memory",)
 
 
 def test_a_net_without_rectifiers_whose_bounds_are_loose_is_left_unknown() -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from purpleteam.certify.bounds import ball, intervals
-from purpleteam.certify.layers import Box
+from purpleteam.certify.boxes import Box
 from purpleteam.certify.network import Network, network_of
 from purpleteam.data.images import Dataset
 from purpleteam.defences import DEFENCES, Hardening

@@ -17,7 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from purpleteam.certify.layers import Box, Layer, Pair, tiny, unit
+from purpleteam.certify.boxes import Box, tiny, unit
+from purpleteam.certify.layers import Layer, Pair
 
 
 class Lines(NamedTuple):
@@ -40,9 +41,6 @@ class Activation(Layer):
     def bent(self, box: Box) -> Tensor:
         """Say for each input whether the function is no line over its interval."""
 
-    def interval(self, *boxes: Box, rounding: bool = True) -> Box:
-        return Box(self.value(boxes[0].lower), self.value(boxes[0].upper))
-
 
 @dataclass(frozen=True, eq=False)
 class Rectifier(Activation):
@@ -60,10 +58,14 @@ class Rectifier(Activation):
         return not self.slope.requires_grad and not self.slope.any()
 
     def interval(self, *boxes: Box, rounding: bool = True) -> Box:
-        lower, upper = self.value(boxes[0].lower), self.value(boxes[0].upper)
-        if rounding and not self.plain:
-            lower = lower - 2 * unit(lower.dtype) * lower.abs() - tiny(lower.dtype)
-            upper = upper + 2 * unit(lower.dtype) * upper.abs() + tiny(upper.dtype)
+        (box,) = boxes
+        if self.plain and rounding:
+            return Box(*map(F.relu, box)).within(max(box.span[0], 0.0), box.span[1])
+        lower, upper = map(self.value, box)
+        if not rounding:
+            return Box(lower, upper)
+        lower = lower - 2 * unit(lower.dtype) * lower.abs() - tiny(lower.dtype)
+        upper = upper + 2 * unit(lower.dtype) * upper.abs() + tiny(upper.dtype)
         return Box(lower, upper)
 
     def bent(self, box: Box) -> Tensor:
@@ -162,9 +164,6 @@ class MaxPool(Layer):
 
     def value(self, *inputs: Tensor) -> Tensor:
         return F.max_pool2d(self._padded(inputs[0]), self.kernel, self.stride)
-
-    def interval(self, *boxes: Box, rounding: bool = True) -> Box:
-        return Box(self.value(boxes[0].lower), self.value(boxes[0].upper))
 
     def bent(self, box: Box) -> Tensor:
         """Say for each input whether it is not known: any may decide a window."""

@@ -17,17 +17,19 @@ import torch
 from torch import Tensor
 
 from purpleteam.certify.bends import Activation, Lines, MaxPool, Rectifier
-from purpleteam.certify.layers import Affine, Box, Rearranged, Stacked, Sum, gamma, tiny, unit
+from purpleteam.certify.boxes import Box, gamma, tiny, unit
+from purpleteam.certify.layers import Affine, Dense, Rearranged, Stacked, Sum
 from purpleteam.certify.network import Network
 
+MOST = 32  # classes of which each is compared with each, by one more layer
 FEW = 8  # most layers in a row that scale, which a single neuron goes back through at once
 Boxes = list[Box]  # one for each node of a net, the image's first
 
 
 def ball(x: Tensor, epsilon: float) -> Box:
     """Return the L-infinity ball around images (N, C, H, W), cut to [0, 1], rounded outward."""
-    slack = 2 * unit(x.dtype)
-    return Box((x - epsilon - slack).clamp_min(0), (x + epsilon + slack).clamp_max(1))
+    reach = epsilon + 4 * unit(x.dtype)
+    return Box((x - reach).clamp_min_(0), (x + reach).clamp_max_(1))
 
 
 def intervals(network: Network, box: Box, *, at: int = 0, rounding: bool = True) -> Boxes:
@@ -42,13 +44,37 @@ def intervals(network: Network, box: Box, *, at: int = 0, rounding: bool = True)
     return boxes
 
 
+def elided(network: Network, boxes: Boxes, labels: Tensor, *, rounding: bool = True) -> Tensor:
+    """Return IBP's lower bounds (N, classes - 1) of margins, the last layer of the net elided."""
+    classes, layer, before = network.classes, network.nodes[-1].layer, network.nodes[-1].inputs[0]
+    mixed = before > network.root and network[before].layer.affine
+    if not isinstance(layer, Dense) or mixed or classes > MOST:
+        form = margins(labels, classes)
+        return lower_bound(network, boxes, form, elide=True, rounding=rounding)
+    leads: Dense = layer.once("leads", lambda: _leads(layer))
+    lower = leads.interval(boxes[before], rounding=rounding).lower
+    return lower.gather(1, labels[:, None] * classes + _others(labels, classes))
+
+
+def _leads(layer: Dense) -> Dense:
+    """Return a layer of the leads of each class over each; `interval` has room for its rounding."""
+    weight, offset = layer.weight, layer.offset
+    offset = None if offset is None else (offset[:, None] - offset).flatten()
+    return Dense((weight[:, None] - weight).flatten(0, 1), offset)
+
+
+def _others(labels: Tensor, classes: int) -> Tensor:
+    """Return (N, classes - 1) the classes that are not the labels, in order."""
+    places = torch.arange(classes - 1, device=labels.device).expand(len(labels), -1)
+    return places + (places >= labels[:, None])
+
+
 def margins(labels: Tensor, classes: int, columns: Tensor | None = None) -> Tensor:
     """Return forms (N, classes - 1, classes), or of columns (N, S): label minus others."""
     eye = torch.eye(classes, device=labels.device)
-    others = torch.arange(classes - 1, device=labels.device).expand(len(labels), -1)
-    others = others if columns is None else columns
-    others = others + (others >= labels[:, None])
-    return eye[labels][:, None] - eye[others]
+    other = _others(labels, classes)
+    other = other if columns is None else other.gather(1, columns)
+    return eye[labels][:, None] - eye[other]
 
 
 @dataclass
@@ -188,23 +214,17 @@ class Backward:
 
     def _activation(self, layer: Activation, source: int, form: Tensor) -> None:
         box = self.boxes[source]
-        lines = layer.lines(box)
-        slopes = self.choices.slopes.get(source)
-        if slopes is not None:
-            lines = with_slopes(layer, lines, box, slopes)
-        else:
-            lines = Lines(*(line[:, None] for line in lines))
-        up, down = form.clamp_min(0), form.clamp_max(0)
-        self.total = self.total + _dot(down, lines.ceiling) + _dot(up, lines.floor)
-        back = up * lines.below + down * lines.above
+        lines = with_slopes(layer, box, self.choices.slopes.get(source))
+        # A positive entry takes the floor, a negative one the ceiling.
+        size, middle = form.abs(), 0.5 * (lines.ceiling + lines.floor)
+        self.total = self.total + _dot(form, middle) - _dot(size, lines.ceiling - middle)
+        back = form * torch.where(form > 0, lines.below, lines.above)
         if self.rounding:
             ends = torch.maximum(lines.floor.abs(), lines.ceiling.abs())
-            if ends.shape[1] == 1:
-                self._add_error(form, gamma(_size(form), form.dtype) * ends[:, 0])
-            else:
-                error = gamma(_size(form), form.dtype)
-                self.error = self.error + error * (form.abs() * ends).flatten(2).sum(2)
-            self._add_error(back, 8 * unit(form.dtype) * box.magnitude)
+            steepest = torch.maximum(lines.below, lines.above)
+            slack = 8 * unit(form.dtype) * box.magnitude[:, None] * steepest
+            slack = slack + gamma(_size(form), form.dtype) * ends + tiny(form.dtype)
+            self.error = self.error + _dot(size, slack)
         if (multiplier := self.choices.multipliers.get(source)) is not None:
             back = back + multiplier
         self._send(source, back, 2)
@@ -239,10 +259,10 @@ class Backward:
         self.error = self.error + _dot(form.abs(), slack[:, None] + tiny(slack.dtype))
 
 
-def with_slopes(layer: Activation, lines: Lines, box: Box, slopes: Tensor) -> Lines:
-    """Return lines (N, S, ...) whose lower slopes are chosen where a rectifier is bent."""
-    wide = Lines(*(line[:, None] for line in lines))
-    if not isinstance(layer, Rectifier):
+def with_slopes(layer: Activation, box: Box, slopes: Tensor | None) -> Lines:
+    """Return lines (N, 1 or S, ...); lower slopes that are given hold where a rectifier is bent."""
+    wide = Lines(*(line[:, None] for line in layer.lines(box)))
+    if slopes is None or not isinstance(layer, Rectifier):
         return wide
     chosen = torch.maximum(slopes, layer.slope).clamp_max(1)
     return wide._replace(below=torch.where(layer.bent(box)[:, None], chosen, wide.below))
@@ -251,8 +271,7 @@ def with_slopes(layer: Activation, lines: Lines, box: Box, slopes: Tensor) -> Li
 def _dot(form: Tensor, vector: Tensor) -> Tensor:
     """Return (N, S) products of forms (N, S, ...) and vectors (N, 1 or S, ...)."""
     if vector.shape[1] == 1:
-        n = len(form)
-        return (form.flatten(2) @ vector.expand(n, *vector.shape[1:]).flatten(2).transpose(1, 2))[
+        return (form.flatten(2) @ vector.expand(len(form), -1, *form.shape[2:]).flatten(2).mT)[
             ..., 0
         ]
     return (form * vector).flatten(2).sum(2)
@@ -262,7 +281,7 @@ def _each(form: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
     """Change forms (N, S, ...) as rows (N * S, ...)."""
     n, rows = form.shape[:2]
     out = change(form.reshape(n * rows, *form.shape[2:]))
-    return out.reshape(n, rows, *out.shape[1:])
+    return out.contiguous().reshape(n, rows, *out.shape[1:])
 
 
 def _size(form: Tensor) -> int:
@@ -275,8 +294,5 @@ def worst_logits(least: Tensor, labels: Tensor) -> Tensor:
     `least` (N, classes - 1) are lower bounds of the margins; cross-entropy of the result bounds
     that of every image in the box from above.
     """
-    n, others = least.shape
-    worst = least.new_zeros(n, others + 1)
-    places = torch.arange(others, device=labels.device).expand(n, -1)
-    places = places + (places >= labels[:, None])
-    return worst.scatter(1, places, -least)
+    classes = least.shape[1] + 1
+    return least.new_zeros(len(least), classes).scatter(1, _others(labels, classes), -least)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from purpleteam.certify.bends import Rectifier
 from purpleteam.certify.bounds import Backward, Boxes, Choices, lower_bound, margins
-from purpleteam.certify.layers import Box
+from purpleteam.certify.boxes import Box
 from purpleteam.certify.network import Network
 from purpleteam.certify.slopes import optimise
 from purpleteam.certify.tighten import MEMORY, cost_of_rows, onward
@@ -83,6 +83,7 @@ class Outcome:
     proved: bool
     counterexample: Tensor | None  # (C, H, W), in the box, and misclassified by the graph
     cases: int
+    limit: str = ""  # what it stopped at
 
 
 def branch(
@@ -113,7 +114,7 @@ def branch(
     most_cases = min(memory // (16 * size), MOST_CASES)
     batch = min(max(memory // (128 * size), 2), MOST_TOGETHER)
     if count > most_cases:
-        return Outcome(False, None, 0)
+        return Outcome(False, None, 0, "memory")
     begun = [Box(*(side.expand(count, *side.shape[1:]) for side in box)) for box in boxes]
     splittable = _splittable(network)
     none = {k: torch.zeros_like(begun[k].lower, dtype=torch.int8) for k in splittable}
@@ -126,7 +127,8 @@ def branch(
         if found is not None:
             return Outcome(False, found, looked_at)
         if looked_at > most_looked_at or len(waiting) > most_cases:
-            return Outcome(False, None, looked_at)
+            what = "work" if looked_at > most_looked_at else "memory"
+            return Outcome(False, None, looked_at, what)
         order = waiting.least.argsort()
         now, rest = waiting.take(order[: batch // 2]), waiting.take(order[batch // 2 :])
         bent = torch.zeros_like(now.rows, dtype=torch.bool)

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,7 @@ from torch import Tensor, nn
 from purpleteam.attacks.evaluate import evaluate
 from purpleteam.attacks.evasion import ATTACKS, EvasionAttack
 from purpleteam.certify.ball import FALSIFIED, UNKNOWN, VERIFIED, BallCertificate, Stage
-from purpleteam.certify.bounds import Boxes, ball, intervals, lower_bound, margins
+from purpleteam.certify.bounds import Boxes, ball, elided, intervals, lower_bound, margins
 from purpleteam.certify.branch import branch, only_rectifiers
 from purpleteam.certify.network import Network, network_of
 from purpleteam.certify.slopes import optimise
@@ -37,6 +36,7 @@ from purpleteam.models.devices import to_batch
 from purpleteam.models.recipes import generator
 
 LARGER = "larger ball"  # what decided where an image is verified in a larger one
+CACHE = 400 << 10  # bytes of a layer that a core passes over fastest
 TOLD = 10.0  # seconds from which an estimate is told
 METHODS: Mapping[str, tuple[str, ...]] = {
     "ibp": ("ibp",),
@@ -74,6 +74,7 @@ class _Work:
     counterexamples: dict[int, NDArray[np.float32]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
+    stopped: dict[str, int] = field(default_factory=dict)  # by the limit of branch and bound
     looked_at: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -118,10 +119,12 @@ class _Work:
     def boxes(self, rows: Tensor) -> Boxes:
         return intervals(self.network, ball(self.x[rows], self.epsilon))
 
-    def chunks(self, rows: Tensor, forms: int = 4) -> tuple[Tensor, ...]:
+    def chunks(self, rows: Tensor, forms: int = 4, *, cached: bool = False) -> tuple[Tensor, ...]:
         """Split images into chunks: `forms` copies of the widest layer of each fit into memory."""
-        each = forms * 16 * self.widest
-        return torch.split(rows, max(1, self.memory // each)) if len(rows) else ()
+        most = max(1, self.memory // (forms * 16 * self.widest))
+        if cached and self.x.device.type == "cpu":
+            most = min(most, max(16, CACHE // (forms * self.widest)))
+        return torch.split(rows, most) if len(rows) else ()
 
     @property
     def widest(self) -> int:
@@ -198,6 +201,8 @@ def certify_ball(
                 _attack(work, target, images, seed, progress)
         if "crown" in stages:
             _deep(work, stages, seconds, seed, progress)
+    for limit, count in work.stopped.items():
+        work.notes.append(f"branch and bound left {count} images unknown at its limit of {limit}")
     least = work.least.amin(1).cpu().numpy().astype(np.float32)
     return BallCertificate(
         method=method,
@@ -225,16 +230,16 @@ def certify_ball(
 def _cheap(work: _Work, stages: tuple[str, ...], progress: Progress) -> None:
     """IBP with the last layer elided, then CROWN-IBP for what that leaves."""
     with progress.task("certify by ibp", len(work.open)) as task:
-        for rows in work.chunks(work.open):
+        for rows in work.chunks(work.open, cached=True):
             with work.timed("ibp", len(rows)):
-                elided = partial(lower_bound, work.network, elide=True)
-                work.raise_to(rows, work.raised(rows, work.boxes(rows), elided), "ibp")
+                least = elided(work.network, work.boxes(rows), work.labels[rows])
+                work.raise_to(rows, least, "ibp")
             task.advance(len(rows))
     if "crown_ibp" not in stages:
         return
     left = work.open
     with progress.task("certify by crown_ibp", len(left)) as task:
-        for rows in work.chunks(left, forms=2 * min(work.network.classes, 32)):
+        for rows in work.chunks(left, forms=2 * min(work.network.classes, 32), cached=True):
             with work.timed("crown_ibp", len(rows)):
                 boxes = work.boxes(rows)
                 least = work.raised(rows, boxes, lambda b, f: lower_bound(work.network, b, f))
@@ -334,6 +339,8 @@ def _branch(work: _Work, row: int, boxes: Boxes, seconds: float, seed: int) -> N
         work.raise_to(some, torch.full_like(work.least[some], 1e-30), "branch")
     elif outcome.counterexample is not None:
         work.refute(row, outcome.counterexample, "branch")
+    elif outcome.limit:
+        work.stopped[outcome.limit] = work.stopped.get(outcome.limit, 0) + 1
 
 
 @contextmanager

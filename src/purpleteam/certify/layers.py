@@ -1,62 +1,29 @@
 """The affine layers that bounds go through: values, boxes, and forms brought back to the input.
 
 A linear form in the output of an affine layer is one in its input, exactly.
-
-Numbers are computed in float32 or float64, and the error of computing them is added: a sum of n
-products is off by at most gamma(n) times the sum of their magnitudes, in any order of adding
-(Higham 2002, Accuracy and Stability of Numerical Algorithms, section 3.1). What underflows is off
-by less than the smallest normal number for each product; what overflows is not known at all.
 """
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from typing import ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn import Parameter
 
+from purpleteam.certify.boxes import KNOWN, LIMIT, Box, gamma, tiny, unit
+
 Pair = tuple[int, int]
-UNITS = {torch.float32: 2.0**-24, torch.float64: 2.0**-53}
-SAFETY = 2.0  # on gamma: fast convolutions add and multiply a little more than the sum says
 
 
-class Box(NamedTuple):
-    """Intervals [lower, upper], (N, ...), one for each neuron of each image."""
-
-    lower: Tensor
-    upper: Tensor
-
-    @property
-    def magnitude(self) -> Tensor:
-        """The largest absolute value in each interval."""
-        return torch.maximum(-self.lower, self.upper)
-
-    def meet(self, other: Box) -> Box:
-        """Return what both say; each is right, so both are."""
-        return Box(torch.maximum(self.lower, other.lower), torch.minimum(self.upper, other.upper))
-
-    def rows(self, rows: Tensor | slice) -> Box:
-        return Box(self.lower[rows], self.upper[rows])
-
-
-def unit(dtype: torch.dtype) -> float:
-    """Return the unit roundoff of a number format."""
-    return UNITS[dtype]
-
-
-def tiny(dtype: torch.dtype) -> float:
-    """Return the smallest normal number of a format: a product that underflows is off by less."""
-    return torch.finfo(dtype).tiny
-
-
-def gamma(terms: int, dtype: torch.dtype) -> float:
-    """Return the relative error of a sum of `terms` products."""
-    return SAFETY * (terms + 2) * unit(dtype)
+def sizes(weight: Tensor, factor: float) -> Tensor:
+    """Return |W| times a factor, in the same layout: products of two layouts add up slowly."""
+    return (weight * factor).abs_()
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,9 +36,9 @@ class Layer(ABC):
     def value(self, *inputs: Tensor) -> Tensor:
         """Return the output (N, ...) for inputs (N, ...)."""
 
-    @abstractmethod
     def interval(self, *boxes: Box, rounding: bool = True) -> Box:
-        """Return a box that holds the output for all inputs in the boxes."""
+        """Return a box that holds all outputs for inputs in the boxes: here, it never falls."""
+        return Box(*(self.value(*ends) for ends in zip(*boxes, strict=True)))
 
     def to(self, dtype: torch.dtype, device: torch.device | None = None) -> Self:
         """Return the layer with its tensors in another number format."""
@@ -83,36 +50,45 @@ class Layer(ABC):
         return replace(self, **moved)
 
 
+class Outward(NamedTuple):
+    """What makes the radius of a layer larger by all that is off."""
+
+    error: float
+    sizes: Tensor  # |W| / 2, larger
+    slack: Tensor
+    gain: float  # most that a magnitude of the input is multiplied by, and `shift` added
+    shift: float
+    underflow: float  # of a sum of products whose factors are at most 1
+
+
 class Affine(Layer):
     """A layer out = W x + b, of one input unless `inputs` says more."""
 
     affine: ClassVar[bool] = True
     offset: Tensor | None
 
-    def sizes(self, weight: Tensor) -> Tensor:
-        """Return |W|; of a net that is cut off from its parameters it is computed once."""
-        if weight.requires_grad or isinstance(weight, Parameter):
-            return weight.abs()
-        if "_sizes" not in self.__dict__:
-            self.__dict__["_sizes"] = weight.abs()
-        kept: Tensor = self.__dict__["_sizes"]
-        return kept
-
     @abstractmethod
-    def weigh(self, x: Tensor, offset: Tensor | None = None) -> Tensor:
-        """Return |W| x + offset for x (N, ...) at least 0; the offset is shaped as the layer's."""
+    def product(self, x: Tensor, weight: Tensor, offset: Tensor | None = None) -> Tensor:
+        """Return weight x + offset for x (N, ...); both are shaped as the layer's own."""
+
+    def value(self, *inputs: Tensor) -> Tensor:
+        return self.product(inputs[0], self.kind, self.offset)
+
+    def weigh(self, x: Tensor) -> Tensor:
+        """Return |W| x for x (N, ...) at least 0."""
+        return self.product(x, self.once("sizes", lambda: sizes(self.kind, 1.0)))
+
+    def once(self, name: str, make: Callable[[], Any]) -> Any:
+        """Return what is made of the weight; of a net that is cut off from its parameters once."""
+        if self.kind.requires_grad or isinstance(self.kind, Parameter):
+            return make()
+        if f"_{name}" not in self.__dict__:
+            self.__dict__[f"_{name}"] = make()
+        return self.__dict__[f"_{name}"]
 
     @abstractmethod
     def transpose(self, form: Tensor, shape: tuple[int, ...]) -> Tensor:
         """Return W^T a for forms a (R, ...) in the output; `shape` is that of the input."""
-
-    def rows(self, neurons: Tensor, shape: tuple[int, ...], out: tuple[int, ...]) -> Tensor:
-        """Return the rows of W (R, *shape) of neurons (R,), by their number in an output `out`."""
-        one = torch.zeros(
-            len(neurons), math.prod(out), dtype=self.kind.dtype, device=self.kind.device
-        )
-        one.scatter_(1, neurons[:, None], 1)
-        return self.transpose(one.reshape(-1, *out), shape)
 
     @property
     @abstractmethod
@@ -127,26 +103,46 @@ class Affine(Layer):
     @property
     def bias(self) -> Tensor | None:
         """The part b, in the shape of an output or of what broadcasts to it."""
-        return None
+        return self.offset
 
     def interval(self, *boxes: Box, rounding: bool = True) -> Box:
-        (box,) = boxes
-        centre = (box.lower + box.upper).mul_(0.5)
-        radius = box.upper - centre
+        ((lower, upper),) = boxes
+        total, half = lower + upper, self.once("half", lambda: 0.5 * self.kind)
+        middle = self.product(total, half, self.offset)
         if not rounding:
-            middle, radius = self.value(centre), self.weigh(radius)
+            radius = self.product(upper - lower, self.once("wide", lambda: sizes(self.kind, 0.5)))
             return Box(middle - radius, middle + radius)
-        # What is off: the centre and the radius by their rounding, the value at the centre by at
-        # most `error` times |W| |centre| + |b|, and the product with the radius likewise. |centre|
-        # and radius together are the magnitude, so one product with |W| carries all of it.
-        dtype, offset = centre.dtype, self.offset
-        error = gamma(self.terms[0], dtype) + 8 * unit(dtype)
-        radius.add_(box.magnitude.mul_(4 * error))
-        middle = self.value(centre)
-        radius = self.weigh(radius, None if offset is None else error * offset.abs())
-        radius = radius + 4 * (self.terms[0] + 2) * tiny(dtype)
-        lower, upper, inf = middle - radius, middle.add_(radius), math.inf
+        # With e for `error`: the middle and the ends are off by at most e (|W| |total| / 2 + |b|),
+        # the radius by e of itself. So it has to be |W| (upper - lower + e |total|) / 2 + e |b|
+        # times 1 + 2 e, where e <= 1/16. The weight that makes it is |W| / 2 times 1 + 4 e, and
+        # (1 + 4 e) (1 - e) >= 1 + 2 e. Of ends at least 0, one pass makes enough: (1 + e) upper -
+        # (1 - e) lower <= (1 + 2 e) (upper - (1 - 4 e) lower), with e / 4 for its own rounding.
+        by = self.once("outward", self._outward)
+        least, reach = boxes[0].span
+        if least >= 0:
+            wide = torch.sub(upper, lower, alpha=1 - 4 * by.error)
+        else:
+            wide = (upper - lower).add_(total.abs(), alpha=2 * by.error)
+        radius = self.product(wide, by.sizes, by.slack)
+        most = 4 * (by.gain * max(reach, 1.0) + by.shift)
+        if reach <= LIMIT and most <= LIMIT:
+            box = Box(middle - radius, middle.add_(radius))
+            return box.within(-most, most) if most <= KNOWN else box
+        # Something may overflow, and stays infinite or NaN; or underflow by more than `slack` has.
+        inf, most = math.inf, torch.finfo(total.dtype).max
+        radius = radius + by.underflow * (1 + (reach if reach < most else most) + by.gain)
+        lower, upper = middle - radius, middle.add_(radius)
         return Box(lower.nan_to_num(-inf, -inf, -inf), upper.nan_to_num(inf, inf, inf))
+
+    def _outward(self) -> Outward:
+        weight, terms, dtype = self.kind.detach(), self.terms[0], self.kind.dtype
+        error = gamma(terms, dtype) + 8 * unit(dtype)
+        offset = weight.new_zeros(weight.shape[:1] if isinstance(self, Linear) else ())
+        offset = offset if self.offset is None else self.offset.detach().abs()
+        underflow = 8 * (terms + 2) * tiny(dtype) if error <= 1 / 16 else math.inf
+        slack = 2 * error * offset + underflow * LIMIT
+        gain, shift = terms * float(weight.abs().max()), float((offset + slack).max())
+        return Outward(error, sizes(weight, 0.5 + 2 * error), slack, gain, shift, underflow)
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,16 +164,17 @@ class Linear(Affine):
     def kind(self) -> Tensor:
         return self.weight
 
+    @abstractmethod
+    def rows(self, neurons: Tensor, shape: tuple[int, ...], out: tuple[int, ...]) -> Tensor:
+        """Return the rows of W (R, *shape) of neurons (R,), by their number in an output `out`."""
+
 
 @dataclass(frozen=True, eq=False)
 class Dense(Linear):
     """A linear layer: weight (outputs, inputs), offset (outputs,)."""
 
-    def value(self, *inputs: Tensor) -> Tensor:
-        return F.linear(inputs[0], self.weight, self.offset)
-
-    def weigh(self, x: Tensor, offset: Tensor | None = None) -> Tensor:
-        return F.linear(x, self.sizes(self.weight), offset)
+    def product(self, x: Tensor, weight: Tensor, offset: Tensor | None = None) -> Tensor:
+        return F.linear(x, weight, offset)
 
     def transpose(self, form: Tensor, shape: tuple[int, ...]) -> Tensor:
         return form @ self.weight
@@ -189,10 +186,6 @@ class Dense(Linear):
     def terms(self) -> Pair:
         return self.weight.shape[1], self.weight.shape[0]
 
-    @property
-    def bias(self) -> Tensor | None:
-        return self.offset
-
 
 @dataclass(frozen=True, eq=False)
 class Convolution(Linear):
@@ -203,28 +196,19 @@ class Convolution(Linear):
     dilation: Pair = (1, 1)
     groups: int = 1
 
-    def value(self, *inputs: Tensor) -> Tensor:
-        return self._with(inputs[0], self.weight, self.offset)
-
-    def weigh(self, x: Tensor, offset: Tensor | None = None) -> Tensor:
-        return self._with(x, self.sizes(self.weight), offset)
-
-    def _with(self, x: Tensor, weight: Tensor, offset: Tensor | None) -> Tensor:
+    def product(self, x: Tensor, weight: Tensor, offset: Tensor | None = None) -> Tensor:
         return F.conv2d(x, weight, offset, self.stride, self.padding, self.dilation, self.groups)
 
     def transpose(self, form: Tensor, shape: tuple[int, ...]) -> Tensor:
-        reached = [
-            (out - 1) * step - 2 * pad + wide * (kernel - 1) + 1
-            for out, step, pad, wide, kernel in zip(
-                form.shape[-2:],
-                self.stride,
-                self.padding,
-                self.dilation,
-                self.weight.shape[-2:],
-                strict=True,
-            )
-        ]
-        left = tuple(side - have for side, have in zip(shape[-2:], reached, strict=True))
+        (out, within, *_), side = self.weight.shape, (shape[-2], shape[-1])
+        if self.groups == 1 and within < out // 8:  # few channels: most time is in the adding up
+            parts = self.weight.reshape(out, -1).T @ form.flatten(2)
+            kernel = (self.weight.shape[2], self.weight.shape[3])
+            return F.fold(parts, side, kernel, self.dilation, self.padding, self.stride)
+        sides = zip(
+            side, self.stride, self.padding, self.dilation, self.weight.shape[2:], strict=True
+        )
+        left = [(have + 2 * pad - wide * (k - 1) - 1) % step for have, step, pad, wide, k in sides]
         return F.conv_transpose2d(
             form, self.weight, None, self.stride, self.padding, left, self.groups, self.dilation
         )
@@ -268,13 +252,8 @@ class Scaling(Affine):
     factor: Tensor
     offset: Tensor | None = None
 
-    def value(self, *inputs: Tensor) -> Tensor:
-        scaled = inputs[0] * self.factor
-        return scaled if self.offset is None else scaled + self.offset
-
-    def weigh(self, x: Tensor, offset: Tensor | None = None) -> Tensor:
-        scaled = x * self.factor.abs()
-        return scaled if offset is None else scaled + offset
+    def product(self, x: Tensor, weight: Tensor, offset: Tensor | None = None) -> Tensor:
+        return x * weight if offset is None else (x * weight).add_(offset)
 
     def transpose(self, form: Tensor, shape: tuple[int, ...]) -> Tensor:
         return form * self.factor
@@ -286,10 +265,6 @@ class Scaling(Affine):
     @property
     def terms(self) -> Pair:
         return 1, 1
-
-    @property
-    def bias(self) -> Tensor | None:
-        return self.offset
 
 
 @dataclass(frozen=True, eq=False)
@@ -332,7 +307,8 @@ class Rearranged(Layer):
         return x.reshape(len(x), *self.shape)
 
     def interval(self, *boxes: Box, rounding: bool = True) -> Box:
-        return Box(self.value(boxes[0].lower), self.value(boxes[0].upper))
+        box = super().interval(*boxes)
+        return box.within(*boxes[0].span) if rounding else box
 
     def transpose(self, form: Tensor, shape: tuple[int, ...]) -> Tensor:
         if self.order is None:
@@ -370,6 +346,3 @@ class Stacked(Layer):
 
     def value(self, *inputs: Tensor) -> Tensor:
         return torch.cat(inputs, 1)
-
-    def interval(self, *boxes: Box, rounding: bool = True) -> Box:
-        return Box(*(self.value(*sides) for sides in zip(*boxes, strict=True)))

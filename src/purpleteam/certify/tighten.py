@@ -9,7 +9,8 @@ from torch import Tensor
 
 from purpleteam.certify.bends import Activation, MaxPool
 from purpleteam.certify.bounds import Backward, Boxes, Choices
-from purpleteam.certify.layers import Affine, Box, Convolution, Dense, Scaling
+from purpleteam.certify.boxes import Box
+from purpleteam.certify.layers import Convolution, Dense, Linear, Scaling
 from purpleteam.certify.network import Network
 
 SPEED = 2e9  # products a second of a core in linear forms
@@ -151,7 +152,7 @@ def _one_hot(
         factor = factor * expand[flat]
         number = node.inputs[0]
         node = network[number]
-    if isinstance(node.layer, Affine) and not isinstance(node.layer, Scaling):
+    if isinstance(node.layer, Linear):
         (source,) = node.inputs
         rows = node.layer.rows(flat, network.shape(source), node.shape)
         bias = node.layer.bias

@@ -16,7 +16,7 @@ from purpleteam.attacks.evaluate import evaluate
 from purpleteam.attacks.evasion.pgd import PGD
 from purpleteam.certify.ball import VERIFIED
 from purpleteam.certify.bends import Rectifier
-from purpleteam.certify.bounds import Boxes, ball, intervals, lower_bound, margins, worst_logits
+from purpleteam.certify.bounds import Boxes, ball, elided, intervals, worst_logits
 from purpleteam.certify.cascade import certify_ball
 from purpleteam.certify.network import Network, network_of
 from purpleteam.defences.training import DEFENCES, Defence, Hardening, part_of, ramped
@@ -116,9 +116,7 @@ class IBPTraining(Defence):
 
 def worst_loss(net: Network, boxes: Boxes, y: Tensor) -> Tensor:
     """Return the cross-entropy of the worst logits: no image in the boxes has more, on average."""
-    forms = margins(y, net.classes)
-    least = lower_bound(net, boxes, forms, elide=True, rounding=False)
-    return F.cross_entropy(worst_logits(least, y), y)
+    return F.cross_entropy(worst_logits(elided(net, boxes, y, rounding=False), y), y)
 
 
 def imbalance(net: Network, boxes: Boxes, tolerance: float = 0.5) -> Tensor:

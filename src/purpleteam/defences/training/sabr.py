@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from purpleteam.certify.bounds import Boxes, ball, intervals
-from purpleteam.certify.layers import Box
+from purpleteam.certify.boxes import Box
 from purpleteam.certify.network import Network
 from purpleteam.defences.training import DEFENCES, part_of
 from purpleteam.defences.training.ibp import IBPTraining, worst_loss
