@@ -6,9 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import purpleteam.report
+from purpleteam.report.figures import Series, curves
 from purpleteam.report.numbers import percent
+from purpleteam.report.view import Number
 
-__all__ = ["judged", "rows", "speed"]
+__all__ = ["front", "front_picture", "judged", "rows", "speed"]
 
 METHODS = {"ibp": "IBP", "crown_ibp": "IBP, CROWN-IBP", "alpha_crown": "the whole cascade"}
 
@@ -34,11 +37,9 @@ def rows(path: Path) -> str:
         if (bare := one.get("without_ramp")) is not None:
             clean, certified = (_rate(bare[f"{kind}_accuracy"]) for kind in ("clean", "certified"))
             lines.append(f"| the same weights without the ramp | | | {clean} | {certified} | | |")
-        if (second := one.get("second_set")) is not None:
-            clean, certified = (
-                _rate(second[f"{kind}_accuracy"]) for kind in ("clean", "certified")
-            )
-            lines.append(f"| the same, on digits drawn anew | | | {clean} | {certified} | | |")
+        for name, rates in one.get("second_sets", {}).items():
+            clean, certified = (_rate(rates[f"{kind}_accuracy"]) for kind in ("clean", "certified"))
+            lines.append(f"| the same, test digits {name} | | | {clean} | {certified} | | |")
     said = [
         f"`{name}` over {key['certified_accuracy']['n']} seeds: certified "
         f"{_rate(key['certified_accuracy'])}, clean {_rate(key['clean_accuracy'])}"
@@ -65,6 +66,60 @@ def speed(path: Path) -> str:
         f"\n\nOne thread, `{told['model']}` at ε = {told['epsilon']:g}; at most "
         f"{told['peak_megabytes']:,} MB. Ratios of processor time on 500 images: {ratios}."
     )
+
+
+def front(path: Path) -> str:
+    """Return clean and certified accuracy of each recipe at each of its weights."""
+    points = json.loads(path.read_text("utf-8"))["points"].values()
+    shared = next(iter(points))
+    lines = [
+        "| ε | Recipe | Clean | Certified | Training, CPU s |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    lines += [
+        f"| {one['epsilon']:g}{', ramp' if one['ramp'] else ''} | `{one['weight']}` | "
+        f"{_rate(one['clean_accuracy'])} | {_rate(one['certified_accuracy'])} | "
+        f"{_seconds(one['training_cpu_seconds'])} |"
+        for one in sorted(points, key=lambda one: (one["epsilon"], one["place"]))
+    ]
+    pictures = [
+        f"![Clean against certified accuracy at {radius:g}](images/front-{radius:g}.svg)"
+        for radius in sorted({one["epsilon"] for one in points})
+    ]
+    told = (
+        f"Each trained once, seed {shared['seed']}, on {shared['images']:,} images for "
+        f"{shared['epochs']} epochs, and certified on the first {shared['tested']:,} test images: "
+        "short trainings, to compare recipes by."
+    )
+    return "\n\n".join(["\n".join(pictures), told, "\n".join(lines)])
+
+
+def front_picture(path: Path, radius: float) -> str:
+    """Return certified over clean accuracy as an SVG image of its own, in both colour schemes."""
+    points = json.loads(path.read_text("utf-8"))["points"].values()
+    by_recipe: dict[str, dict[float, Number]] = {}
+    for one in sorted(points, key=lambda one: one["clean_accuracy"]["value"]):
+        if one["epsilon"] == radius:
+            found = one["certified_accuracy"]
+            number = Number("", found["value"], ("",), ends=(found["low"], found["high"]))
+            recipe = one["weight"].partition(":")[0]
+            by_recipe.setdefault(recipe, {})[one["clean_accuracy"]["value"]] = number
+    drawn = curves(
+        f"Certified accuracy at {radius:g} over clean accuracy",
+        "One line for each recipe, one point for each of its weights; bands are 95 % intervals.",
+        [Series(name, line, place + 1) for place, (name, line) in enumerate(by_recipe.items())],
+        x_label="clean accuracy",
+        y_label="certified accuracy",
+    )
+    style = (Path(purpleteam.report.__file__).parent / "templates/report.css").read_text("utf-8")
+    colours, rules = (
+        style[: style.index("\n* {")],
+        [line for line in style.splitlines() if line.startswith("svg ")],
+    )
+    own = "svg { font: 13px var(--sans); fill: currentColor; color: var(--ink); }"
+    css = "\n".join([colours, own, *rules])
+    image = str(drawn).replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
+    return image.replace("<title>", f"<style>{css}</style><title>", 1) + "\n"
 
 
 def judged(path: Path) -> str:

@@ -11,6 +11,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from purpleteam.report.numbers import number_of, number_or_dash
 from purpleteam.report.tables import render_results
 from purpleteam.report.view import DASH, Cell, Number, Table, row
 
-__all__ = ["BLOCK", "render", "updated"]
+__all__ = ["BLOCK", "pictures", "render", "updated"]
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = (
@@ -240,6 +241,7 @@ BLOCKS: dict[str, Callable[[Path], str]] = {
     "certified_judged": certified_tables.judged,
     "certified_speed": certified_tables.speed,
     "drawn_digits": serving_tables.drawn_digits,
+    "front": certified_tables.front,
     "hostile": _hostile,
     "inputs": abuse_tables.inputs,
     "inputs_known": abuse_tables.inputs_known,
@@ -279,16 +281,32 @@ FILES = {
     **{f"verdicts_{name}": "verdicts" for name in ("ladder", "loops")},
 }
 """Where a block's file of results has another name."""
+PICTURES: dict[str, Callable[[Path], str]] = {
+    f"front-{radius}.svg": partial(certified_tables.front_picture, radius=float(radius))
+    for radius in ("0.1", "0.3")
+}
+"""Of docs/images, each from the file of results that its name begins with."""
+
+
+def pictures(results: Path = RESULTS) -> dict[str, str]:
+    """Return the drawings by name; those whose results are not there yet are left out."""
+    files = {name: results / f"{name.partition('-')[0]}.json" for name in PICTURES}
+    return {name: PICTURES[name](path) for name, path in files.items() if path.exists()}
 
 
 def main() -> None:
-    """Rewrite the pages, or with --check say whether they are what the results say."""
+    """Rewrite the pages and drawings, or with --check say whether they are what the results say."""
     for page in PAGES:
         before = page.read_text(encoding="utf-8")
         after = updated(before)
         if "--check" in sys.argv[1:] and before != after:
             sys.exit(f"{page.name} and results/ differ: make docs")
         page.write_text(after, encoding="utf-8")
+    for name, picture in pictures().items():
+        file = ROOT / "docs" / "images" / name
+        if "--check" in sys.argv[1:] and (not file.exists() or file.read_text("utf-8") != picture):
+            sys.exit(f"{name} and results/ differ: make docs")
+        file.write_text(picture, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -181,3 +181,24 @@ def test_attacked_and_certified_accuracy_are_drawn_beside_the_clean_of_an_epoch(
     figure = page.split("Training: validation accuracy", 1)[1].split("</figure>")[0]
     assert "robust, attacked" in figure and "robust, certified" in figure
     assert all(number in figure for number in ("95.00", "70.00", "65.00"))
+
+
+def test_beside_each_number_of_a_net_with_a_ramp_stands_that_of_its_weights_alone(
+    make_run: Maker,
+) -> None:
+    found, bare = (f"certified_accuracy{end}" for end in ("", "_without_ramp"))
+    rates = [(found, 9, 0.1), (found, 8, 0.3), (bare, 1, 0.3)]
+    run = make_run(
+        *(measured(name, Rate.of(k, 10), "m", how={"epsilon": e}) for name, k, e in rates)
+    )
+    text = render(run).html.with_name("report.md").read_text("utf-8")
+    rows = [line for line in text.splitlines() if line.startswith("| m |") and "ε" in line]
+    assert "Without the ramp" in text and ["(0.3 to 44.5" in line for line in rows] == [
+        False,
+        True,
+    ], rows
+
+
+def test_a_net_without_a_ramp_has_no_such_column(make_run: Maker) -> None:
+    one = measured("certified_accuracy", Rate.of(9, 10), "m", how={"epsilon": 0.1})
+    assert "Without the ramp" not in render(make_run(one)).html.read_text("utf-8")

@@ -28,6 +28,11 @@ def test_its_tables_are_the_results(tables: dict[str, Any]) -> None:
         assert tables["updated"](text) == text, f"{page.name} and results/ differ: make docs"
 
 
+def test_its_drawings_are_the_results(root: Path, tables: dict[str, Any]) -> None:
+    for name, picture in tables["pictures"]().items():
+        assert (root / "docs" / "images" / name).read_text("utf-8") == picture, "make docs"
+
+
 def test_each_file_of_results_has_its_block(root: Path, tables: dict[str, Any]) -> None:
     pages = [page.read_text(encoding="utf-8") for page in tables["PAGES"]]
     blocks = {match[1] for page in pages for match in tables["BLOCK"].findall(page)}

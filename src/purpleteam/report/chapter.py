@@ -194,3 +194,19 @@ def number(name: str, **how: Any) -> Column:
 def beside(name: str, text: str = "", **how: Any) -> dict[str, Column]:
     """Return that column under the metric's own heading, or that of the text."""
     return {heading(name, text): number(name, **how)}
+
+
+RAMPLESS = "Without the ramp"
+
+
+def without_ramp(name: str, *alike: str) -> dict[str, Column]:
+    """Return that metric of the same weights without their input ramp, where they have one.
+
+    It was done in the same way, as far as these parameters say.
+    """
+
+    def cell(evidence: Evidence, record: Measurement) -> view.Inline:
+        how = {key: record.how.get(key) for key in alike}
+        return number_or_dash(about(evidence.find(f"{name}_without_ramp"), record, **how))
+
+    return {heading(f"{name}_without_ramp", RAMPLESS): cell}

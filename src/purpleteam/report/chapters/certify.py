@@ -6,6 +6,7 @@ from purpleteam.core.records import Measurement
 from purpleteam.report.blocks import bars_figure, checks, galleries
 from purpleteam.report.chapter import (
     CHAPTERS,
+    RAMPLESS,
     Chapter,
     Column,
     Sheet,
@@ -13,6 +14,7 @@ from purpleteam.report.chapter import (
     of_how,
     of_itself,
     of_model,
+    without_ramp,
 )
 from purpleteam.report.chapters.evasion import line_of
 from purpleteam.report.collect import Evidence, about, epsilon_of, items, model_name
@@ -131,11 +133,13 @@ CHAPTER = Chapter(
                 **beside("clean_accuracy"),
                 "Bound": lambda _, record: Given(bound_of(record), record.id),
                 heading("certified_accuracy"): of_itself,
+                **without_ramp("certified_accuracy", "epsilon"),
                 "Verified": _count("verified"),
                 "Falsified": _count("falsified"),
                 "Unknown": _count("unknown"),
             },
             order=lambda record: (str(record.how.get("method")), epsilon_of(record)),
+            optional=(RAMPLESS,),
         ),
         _stages,
         checks("Checks of the certificates", "certify", "certificate"),

@@ -129,10 +129,12 @@ CHAPTER = chapter.Chapter(
                 "Norm": chapter.of_how("norm"),
                 "ε": chapter.of_how("epsilon"),
                 heading("robust_accuracy"): chapter.of_itself,
+                **chapter.without_ramp("robust_accuracy", "attack", "epsilon"),
                 "Evaluation": lambda _, record: soundness(record),
             },
             order=lambda record: (*map(str, map(record.how.get, ORDER)), epsilon_of(record)),
             most=MANY,
+            optional=(chapter.RAMPLESS,),
             note=(
                 "White box throughout, unless the row says otherwise. Steps, restarts and step "
                 "size are as recorded. Robust accuracy also counts what the check on the "

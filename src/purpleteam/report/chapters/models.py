@@ -7,7 +7,15 @@ from purpleteam.core.records import Measurement
 from purpleteam.core.schema import MODEL_NOTES
 from purpleteam.report import view
 from purpleteam.report.blocks import checks, matrices, trainings
-from purpleteam.report.chapter import BY_TRAINING, CHAPTERS, Chapter, Sheet, beside
+from purpleteam.report.chapter import (
+    BY_TRAINING,
+    CHAPTERS,
+    RAMPLESS,
+    Chapter,
+    Sheet,
+    beside,
+    without_ramp,
+)
 from purpleteam.report.collect import UNDEFENDED, Evidence, about
 from purpleteam.report.numbers import SPACE, heading, number_of
 
@@ -77,12 +85,13 @@ CHAPTER = Chapter(
             columns={
                 **BY_TRAINING,
                 **beside("clean_accuracy"),
+                **without_ramp("clean_accuracy"),
                 **beside("loss"),
                 **beside("calibration_error"),
                 **beside("validation_accuracy"),
                 "Time per image": _time,
             },
-            optional=OPTIONAL,
+            optional=(*OPTIONAL, RAMPLESS),
         ),
         _notes,
         matrices(*UNDEFENDED),
