@@ -93,7 +93,10 @@ def _compared_weights(path: Path) -> str:
     if path.suffix == ".pt" and (layout := _layout(path)) is not None:
         tops = {name.partition("/")[0] for name in layout}
         if len(tops) == 1 and all(name in layout for name in (f"{min(tops)}/version",)):
-            reader = torch._C.PyTorchFileReader(str(path))
+            try:
+                reader = torch._C.PyTorchFileReader(str(path))
+            except (RuntimeError, UnicodeDecodeError):  # with what is no version in its words
+                layout = {}  # what torch refuses we may not accept: `load` below tells
             for name, content in layout.items():
                 if bytes(reader.get_record(name.partition("/")[2])) != content:
                     return f"torch reads {name!r} as other bytes"
