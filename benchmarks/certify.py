@@ -38,11 +38,12 @@ from purpleteam.models.recipes import AUGMENTATIONS, generator
 from purpleteam.pipeline.stages.models import placed
 
 RESULTS = Path(__file__).resolve().parent.parent / "results" / "certified.json"
-QUICK = "ibp:batch_size=128,learning_rate=2e-3,schedule=one_cycle,epochs=40"
+QUICK = "ibp:batch_size=128,learning_rate=2e-3,schedule=one_cycle,epochs=25"
+NET = "certified_cnn_bn"
 ROWS: dict[str, dict[str, Any]] = {
-    "certified-0.1": {"recipe": QUICK, "epsilon": 0.1, "arch": "certified_cnn"},
-    "certified-0.3": {"recipe": f"{QUICK},ramp=true", "epsilon": 0.3, "arch": "certified_cnn"},
-    "certified-0.3-plain": {"recipe": QUICK, "epsilon": 0.3, "arch": "certified_cnn"},
+    "certified-0.1": {"recipe": QUICK, "epsilon": 0.1, "arch": NET},
+    "certified-0.3": {"recipe": f"{QUICK},ramp=true", "epsilon": 0.3, "arch": NET},
+    "certified-0.3-plain": {"recipe": QUICK, "epsilon": 0.3, "arch": NET},
 }
 """The frozen recipe of each row."""
 METHOD = "alpha_crown"
