@@ -49,7 +49,7 @@ ROWS: dict[str, dict[str, Any]] = {
         "schedule=one_cycle,averaging=ema,validation_images=500",
         "epsilon": 0.3,
         "arch": NET,
-        "attack": "ladder",
+        "attack": ("box", "autoattack"),
     },
 }
 """The frozen recipe of each row."""
@@ -110,7 +110,7 @@ def row(asked: argparse.Namespace) -> dict[str, Any]:
         found: Any = pt.certify("mnist", method=METHOD, **about)
     else:
         found = pt.attack(
-            images="mnist", attack=[attack], limit=asked.limit, seed=asked.seed, **about
+            images="mnist", attack=[*attack], limit=asked.limit, seed=asked.seed, **about
         )
     card = json.loads(card_file.read_text("utf-8"))
     keys = (

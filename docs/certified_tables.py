@@ -13,6 +13,7 @@ from purpleteam.report.view import Number
 
 __all__ = ["front", "front_picture", "judged", "rows", "speed"]
 
+OUTCOMES = ("verified", "falsified", "unknown")
 METHODS = {"ibp": "IBP", "crown_ibp": "IBP, CROWN-IBP", "alpha_crown": "the whole cascade"}
 
 
@@ -22,28 +23,28 @@ def rows(path: Path) -> str:
     if not told["rows"]:
         return "*Not yet measured.*"
     lines = [
-        "| Row | Seed | ε | Clean | Certified | Verified, falsified, unknown | Training, CPU s |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
+        "| Row | Seed | ε | Clean | Certified | Attacked | Verified, falsified, unknown "
+        "| Training, CPU s |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for one in told["rows"].values():
-        counts = ", ".join(
-            f"{one['counts'][kind]:,}" for kind in ("verified", "falsified", "unknown")
-        )
+        counts = [f"{one['counts'][kind]:,}" for kind in OUTCOMES] if "counts" in one else []
         lines.append(
-            f"| `{one['row']}` | {one['seed']} | {one['plan']['epsilon']:g} | "
-            f"{_rate(one['clean_accuracy'])} | {_rate(one['certified_accuracy'])} | {counts} | "
-            f"{_seconds(one['training_cpu_seconds'])} |"
+            f"| `{one['row']}` | {one['seed']} | {one['plan']['epsilon']:g} | {_rates(one)} | "
+            f"{', '.join(counts)} | {_seconds(one['training_cpu_seconds'])} |"
         )
-        if (bare := one.get("without_ramp")) is not None:
-            clean, certified = (_rate(bare[f"{kind}_accuracy"]) for kind in ("clean", "certified"))
-            lines.append(f"| the same weights without the ramp | | | {clean} | {certified} | | |")
-        for name, rates in one.get("second_sets", {}).items():
-            clean, certified = (_rate(rates[f"{kind}_accuracy"]) for kind in ("clean", "certified"))
-            lines.append(f"| the same, test digits {name} | | | {clean} | {certified} | | |")
+        beside = {
+            f"test digits {name}": rates for name, rates in one.get("second_sets", {}).items()
+        }
+        if "without_ramp" in one:
+            beside = {"weights without the ramp": one["without_ramp"]} | beside
+        lines += [
+            f"| the same, {name} | | | {_rates(found)} | | |" for name, found in beside.items()
+        ]
     said = [
-        f"`{name}` over {key['certified_accuracy']['n']} seeds: certified "
-        f"{_rate(key['certified_accuracy'])}, clean {_rate(key['clean_accuracy'])}"
-        for name, key in told.get("summary", {}).items()
+        f"`{name}` over {found['clean_accuracy']['n']} seeds: "
+        + ", ".join(f"{key.partition('_')[0]} {_rate(found[key])}" for key in sorted(found))
+        for name, found in told.get("summary", {}).items()
     ]
     few = (
         "" if said else "\n\nOne seed a row so far: published points differ by less than seeds do."
@@ -151,6 +152,13 @@ def _seconds(value: float | None) -> str:
     return "not kept" if value is None else f"{value:,.0f}"
 
 
+def _rates(told: dict[str, Any]) -> str:
+    kinds = ("clean", "certified", "robust")
+    found = [told.get(f"{kind}_accuracy") for kind in kinds]
+    return " | ".join("" if rate is None else _rate(rate) for rate in found)
+
+
 def _rate(value: dict[str, Any]) -> str:
     low, high = (percent(value[end], 2) for end in ("low", "high"))
-    return f"{percent(value['value'], 2)} ({low} to {high})"
+    count = f", n = {value['n']:,}" if value["method"] == "clopper-pearson" else ""
+    return f"{percent(value['value'], 2)} ({low} to {high}{count})"
