@@ -202,3 +202,19 @@ def test_beside_each_number_of_a_net_with_a_ramp_stands_that_of_its_weights_alon
 def test_a_net_without_a_ramp_has_no_such_column(make_run: Maker) -> None:
     one = measured("certified_accuracy", Rate.of(9, 10), "m", how={"epsilon": 0.1})
     assert "Without the ramp" not in render(make_run(one)).html.read_text("utf-8")
+
+
+@pytest.mark.parametrize(("other", "said"), [("all", "truth lies"), ("first 5", "may cross")])
+def test_one_figure_has_both_lines_and_says_whether_they_are_of_the_same_images(
+    make_run: Maker, other: str, said: str
+) -> None:
+    ball = {"detail": {"counts": {"verified": 8}}, "selection": other}
+    run = make_run(
+        measured(
+            "certified_accuracy", Rate.of(8, 10), "m", {"norm": "linf", "epsilon": 0.1}, **ball
+        ),
+        measured("robust_accuracy", Rate.of(9, 10), "m", {"norm": "linf", "epsilon": 0.3 / 3}),
+    )
+    text = render(run).html.with_name("report.md").read_text("utf-8")
+    rows = [line for line in text.splitlines() if line.startswith("| Accuracy | ε")]
+    assert said in text and [row.count("ε") for row in rows] == [1], rows

@@ -205,9 +205,12 @@ def items(facts: Mapping[str, Any], *names: str) -> list[Mapping[str, Any]]:
 
 
 def epsilon_of(measurement: Measurement) -> float:
-    """Return the radius of an attack, or -1 where it has none."""
+    """Return the radius of an attack, or -1 where it has none.
+
+    One that was computed may be off in its last bit: 0.3 / 3 is asked for where 0.1 is meant.
+    """
     epsilon = measurement.how.get("epsilon")
-    return float(epsilon) if isinstance(epsilon, int | float) else -1.0
+    return round(float(epsilon), 12) if isinstance(epsilon, int | float) else -1.0
 
 
 def value_of(measurement: Measurement) -> float:
