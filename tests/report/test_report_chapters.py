@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 from purpleteam.core.metrics import METRICS, Metric, add
-from purpleteam.core.records import CheckResult, Measurement, Note
+from purpleteam.core.records import CheckResult, Finding, Measurement, Note, Severity
 from purpleteam.core.schema import MODEL_SCAN, model_note
 from purpleteam.core.statistics import Rate, mean_over_seeds
 from purpleteam.report import CHAPTERS, Chapter, Sheet, render
 from purpleteam.report.chapter import of_itself, of_model, ordered
+from purpleteam.report.chapters.scan import MOST
 from report_records import measured
 
 Maker = Callable[..., Path]
@@ -218,3 +219,27 @@ def test_one_figure_has_both_lines_and_says_whether_they_are_of_the_same_images(
     text = render(run).html.with_name("report.md").read_text("utf-8")
     rows = [line for line in text.splitlines() if line.startswith("| Accuracy | ε")]
     assert said in text and [row.count("ε") for row in rows] == [1], rows
+
+
+def found(rule: str, severity: Severity, line: int) -> Finding:
+    return Finding(
+        tool="bandit",
+        rule=rule,
+        severity=severity,
+        confidence="high",
+        cwe=None,
+        place={"path": "a.py", "line": line},
+        message="assert",
+        fix="",
+    )
+
+
+def test_of_very_many_findings_the_gravest_are_listed_and_the_others_counted(
+    make_run: Maker,
+) -> None:
+    many = [found("B101", "low", line) for line in range(MOST + 4)]
+    text = render(make_run(*many, found("B102", "high", 1))).html.with_name("report.md")
+    lines = text.read_text("utf-8").splitlines()
+    assert sum(line.startswith("| `B101`  [") for line in lines) == MOST - 1
+    assert sum(line.startswith("| `B102`  [") for line in lines) == 1
+    assert [line for line in lines if line.startswith("| `B101` | low | 5 ")]

@@ -10,6 +10,7 @@ from purpleteam.core.statistics import Counts
 from purpleteam.report import view
 from purpleteam.report.blocks import checks, galleries
 from purpleteam.report.chapter import CHAPTERS, ordered
+from purpleteam.report.chapters.scan import MOST, gravest_first
 from purpleteam.report.collect import Evidence, model_name
 from purpleteam.report.numbers import meaning, number_of
 
@@ -129,9 +130,11 @@ def all_records(evidence: Evidence, told: Sequence[view.Section]) -> view.Sectio
         if key != "artefacts"
     ]
     lists = []
+    unlisted = {finding.id for finding in gravest_first(evidence)[MOST:]}
     for kind in KINDS:
         rows = []
-        for line in [record for record in evidence.records if record.kind == kind]:
+        listed = [line for line in evidence.records if line.id not in unlisted]
+        for line in [record for record in listed if record.kind == kind]:
             model = model_name(line) if isinstance(line, Measurement) else view.DASH
             rows.append(view.row(view.RecordLink(line.id), _title(line), model, record=line.id))
         title = "Files" if kind == "artefact" else f"{kind.capitalize()}s"

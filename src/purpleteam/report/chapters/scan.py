@@ -1,5 +1,6 @@
 """Scan: findings in code and files, what was scanned, and what was not."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 
 from purpleteam.core.records import Finding
@@ -12,6 +13,8 @@ from purpleteam.report.view import DASH, Block, Given, Mono, Prose, RecordLink, 
 SEVERITIES = ("critical", "high", "medium", "low", "note")
 MANY = 25
 """A table of more findings is folded."""
+MOST = 300
+"""Findings that are told one by one; of a large tree there are thousands."""
 
 
 def gravest_first(evidence: Evidence) -> list[Finding]:
@@ -22,8 +25,8 @@ def gravest_first(evidence: Evidence) -> list[Finding]:
 
 def _findings(evidence: Evidence) -> Iterator[Block]:
     """Yield the findings; how many files were read, skipped and failed on; which, folded."""
-    rows = []
-    for finding in gravest_first(evidence):
+    rows, findings = [], gravest_first(evidence)
+    for finding in findings[:MOST]:
         cwe = (Mono(finding.cwe),) if finding.cwe else ()
         line, path = finding.place.get("line"), str(finding.place.get("path", DASH))
         cell = f"cell {finding.place['cell']}:" if "cell" in finding.place else ""
@@ -37,6 +40,14 @@ def _findings(evidence: Evidence) -> Iterator[Block]:
     columns = ("Rule", "Severity", "Confidence", "Place", "What it says, and what to do")
     caption = "Findings, the gravest first"
     yield Table(caption, columns, rows, folded=len(rows) > MANY, stacked=True)
+    beyond = Counter((finding.rule, finding.severity) for finding in findings[MOST:])
+    last = {(finding.rule, finding.severity): finding.id for finding in findings[MOST:]}
+    rows = [
+        row(Mono(rule), badge(severity), Given(str(count), last[rule, severity]))
+        for (rule, severity), count in beyond.items()
+    ]
+    where = ("None is graver than those above. Each is a line of records.jsonl, and in the SARIF.",)
+    yield Table("Findings not listed above", ("Rule", "Severity", "How many"), rows, note=where)
     for note in evidence.notes(SCAN):
         facts, id = note.facts, note.id
         lists = {
