@@ -28,15 +28,15 @@ from purpleteam.models.loading import load
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "results" / "front.json"
-COMMON = "batch_size=128,learning_rate=2e-3,schedule=one_cycle"
-RECIPES: dict[str, tuple[str, tuple[float, ...]]] = {
-    "ibp": ("robust_weight", (0.25, 0.5, 0.75, 1.0)),
-    "crown_ibp": ("robust_weight", (0.25, 0.5, 0.75, 1.0)),
-    "sabr": ("steps=2,relative_size", (0.1, 0.3, 0.6, 0.9)),
-    "mtl_ibp": ("bound_share", (0.05, 0.2, 0.5, 0.9)),
-    "trades": ("steps=2,batch_size=128,schedule=one_cycle,beta", (1.0, 2.0, 4.0, 8.0)),
+FIXED = "batch_size=128,learning_rate=2e-3,schedule=one_cycle"
+RECIPES: dict[str, tuple[str, str, tuple[float, ...]]] = {
+    "ibp": (FIXED, "robust_weight", (0.25, 0.5, 0.75, 1.0)),
+    "crown_ibp": (FIXED, "robust_weight", (0.25, 0.5, 0.75, 1.0)),
+    "sabr": (f"{FIXED},steps=2", "relative_size", (0.1, 0.3, 0.6, 0.9)),
+    "mtl_ibp": (FIXED, "bound_share", (0.05, 0.2, 0.5, 0.9)),
+    "trades": (f"{FIXED},steps=2", "beta", (1.0, 2.0, 4.0, 8.0)),
 }
-"""For each recipe what its weight is called, and the weights."""
+"""For each recipe what is fixed, what its weight is called, and the weights."""
 
 
 def main() -> None:
@@ -56,20 +56,20 @@ def main() -> None:
         data, train=data.train.first(asked.images), validation=data.validation.first(500)
     )
     shared = {key: getattr(asked, key) for key in ("seed", "images", "epochs", "tested", "ramp")}
-    place = 0
-    for recipe, (weight, values) in RECIPES.items():
-        for value in values:
-            place += 1
-            key = f"{asked.epsilon:g}/{recipe}/{value:g}"
-            kept = json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() else {"points": {}}
-            if all(kept["points"].get(key, {}).get(name) == told for name, told in shared.items()):
-                continue
-            plan = f"{recipe}:{weight}={value:g}" + f",ramp={str(asked.ramp).lower()}"
-            plan += "" if recipe == "trades" else f",{COMMON}"
-            told = {"weight": f"{recipe}:{weight.rpartition(',')[2]}={value:g}", "place": place}
-            kept["points"][key] = shared | told | point(data, plan, asked)
-            kept["machine"], kept["versions"] = machine(), versions()
-            RESULTS.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    plans = [
+        (f"{name}:{weight}={value:g}", fixed)
+        for name, (fixed, weight, values) in RECIPES.items()
+        for value in values
+    ]
+    for place, (plan, fixed) in enumerate(plans):
+        key = f"{asked.epsilon:g}/{plan}"
+        kept = json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() else {"points": {}}
+        if all(kept["points"].get(key, {}).get(name) == told for name, told in shared.items()):
+            continue
+        recipe = f"{plan},{fixed},ramp={str(asked.ramp).lower()}"
+        kept["points"][key] = shared | {"weight": plan, "place": place} | point(data, recipe, asked)
+        kept["machine"], kept["versions"] = machine(), versions()
+        RESULTS.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def point(data: Any, recipe: str, asked: argparse.Namespace) -> dict[str, Any]:
@@ -81,7 +81,7 @@ def point(data: Any, recipe: str, asked: argparse.Namespace) -> dict[str, Any]:
         data,
         recipe=recipe,
         epsilon=asked.epsilon,
-        arch="certified_cnn",
+        arch="certified_cnn_bn",
         seed=asked.seed,
         epochs=asked.epochs,
         threads=1,

@@ -102,13 +102,17 @@ def front_picture(path: Path, radius: float) -> str:
     for one in sorted(points, key=lambda one: one["clean_accuracy"]["value"]):
         if one["epsilon"] == radius:
             found = one["certified_accuracy"]
-            number = Number("", found["value"], ("",), ends=(found["low"], found["high"]))
+            ends = found["low"], found["high"]
+            number = Number(text="", value=found["value"], records=("",), ends=ends)
             recipe = one["weight"].partition(":")[0]
             by_recipe.setdefault(recipe, {})[one["clean_accuracy"]["value"]] = number
     drawn = curves(
         f"Certified accuracy at {radius:g} over clean accuracy",
         "One line for each recipe, one point for each of its weights; bands are 95 % intervals.",
-        [Series(name, line, place + 1) for place, (name, line) in enumerate(by_recipe.items())],
+        [
+            Series(label=name, points=line, colour=colour)
+            for colour, (name, line) in enumerate(by_recipe.items(), 1)
+        ],
         x_label="clean accuracy",
         y_label="certified accuracy",
     )

@@ -33,6 +33,20 @@ def test_its_drawings_are_the_results(root: Path, tables: dict[str, Any]) -> Non
         assert (root / "docs" / "images" / name).read_text("utf-8") == picture, "make docs"
 
 
+def test_a_front_is_drawn_with_a_line_for_each_recipe(
+    tables: dict[str, Any], tmp_path: Path
+) -> None:
+    rate = {"value": 0.9, "low": 0.8, "high": 0.95, "n": 50, "method": "clopper-pearson"}
+    shared = {"seed": 0, "images": 9, "epochs": 1, "tested": 50, "ramp": False, "epsilon": 0.1}
+    shared |= {"training_cpu_seconds": 1.0, "clean_accuracy": rate, "certified_accuracy": rate}
+    plans = enumerate(("ibp:robust_weight=1", "sabr:relative_size=0.1"))
+    points = {plan: shared | {"weight": plan, "place": place} for place, plan in plans}
+    (tmp_path / "front.json").write_text(json.dumps({"points": points}))
+    drawn = tables["pictures"](tmp_path)["front-0.1.svg"]
+    assert drawn.startswith("<svg xmlns=") and drawn.count("<polyline") == 2
+    assert "| 0.1 | `sabr:relative_size=0.1` | 90.00" in tables["render"]("front", tmp_path)
+
+
 def test_each_file_of_results_has_its_block(root: Path, tables: dict[str, Any]) -> None:
     pages = [page.read_text(encoding="utf-8") for page in tables["PAGES"]]
     blocks = {match[1] for page in pages for match in tables["BLOCK"].findall(page)}

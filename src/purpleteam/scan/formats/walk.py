@@ -24,7 +24,8 @@ from purpleteam.scan.formats.problem import Problem
 
 MAX_NAME = 1000  # a longer text is no name of anything that can be imported
 MAX_WALK = 1_000_000  # opcodes that are walked over in one file; a longer pickle counts as broken
-LEAST_INNER, MAX_INNER = 12, 50_000  # bytes in which a file may lie, and so many pieces of them
+LEAST_INNER = 12  # bytes; in fewer no pickle or archive does anything
+MAX_INNER = 50_000  # pieces of bytes in one pickle
 MAX_HIDDEN = 10_000  # opcodes of a pickle that begins somewhere else than its file
 CALLS = frozenset(["REDUCE", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "BUILD"])
 CHANGES = frozenset(["APPEND", "APPENDS", "SETITEM", "SETITEMS", "ADDITEMS", "BUILD"])
