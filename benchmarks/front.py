@@ -67,7 +67,10 @@ def main() -> None:
         if all(kept["points"].get(key, {}).get(name) == told for name, told in shared.items()):
             continue
         recipe = f"{plan},{fixed},ramp={str(asked.ramp).lower()}"
-        kept["points"][key] = shared | {"weight": plan, "place": place} | point(data, recipe, asked)
+        found = point(data, recipe, asked)
+        # Read again: another front may have been drawn in the meantime.
+        kept = json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() else {"points": {}}
+        kept["points"][key] = shared | {"weight": plan, "place": place} | found
         kept["machine"], kept["versions"] = machine(), versions()
         RESULTS.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 

@@ -100,6 +100,12 @@ def test_the_outcomes_add_up_and_each_stage_tells_what_it_decided() -> None:
     assert [stage.name for stage in found.stages] == list(METHODS["complete"])
 
 
+def test_a_certificate_is_in_float32_inside_an_autocast_too() -> None:
+    with torch.autocast("cpu", torch.bfloat16):
+        found = certify_ball(net(), images(), epsilon=EPSILON, method="crown")
+    np.testing.assert_array_equal(found.margins, certified("crown").margins)
+
+
 def test_little_memory_changes_no_verdict() -> None:
     small = certify_ball(net(), images(), epsilon=EPSILON, method="crown", memory=1)
     assert (small.verdicts == certified("crown").verdicts).all()

@@ -74,6 +74,13 @@ def test_behind_a_ramp_it_returns_the_net_in_its_ramp(name: str, few: Dataset) -
     assert torch.isfinite(end).all() and not torch.equal(start, end)
 
 
+def test_it_trains_where_the_processor_is_faster_in_bfloat16(name: str, few: Dataset) -> None:
+    with torch.autocast("cpu", torch.bfloat16):  # what `fast` does there
+        found = harden(name, few)
+    start = torch.cat([value.flatten() for value in net(1).state_dict().values()])
+    assert torch.isfinite(weights(found)).all() and not torch.equal(weights(found), start)
+
+
 def test_each_epoch_is_told_with_loss_and_validation(name: str, few: Dataset) -> None:
     found = harden(name, few, epochs=2)
     assert [one.epoch for one in found.epochs] == [1, 2]

@@ -32,7 +32,7 @@ from purpleteam.core.errors import UsageError, unknown
 from purpleteam.core.progress import SILENT, Progress
 from purpleteam.data.images import ImageSet
 from purpleteam.models.black_box import OnnxFile
-from purpleteam.models.devices import to_batch
+from purpleteam.models.devices import exact_arithmetic, to_batch
 from purpleteam.models.recipes import generator
 
 LARGER = "larger ball"  # what decided where an image is verified in a larger one
@@ -187,7 +187,7 @@ def certify_ball(
     x = to_batch(images.images, device)
     labels = torch.from_numpy(images.labels.astype(np.int64)).to(device)
     work = _Work(network, x, labels, epsilon, memory)
-    with torch.no_grad(), _exact_products():
+    with torch.no_grad(), exact_arithmetic(device):
         for rows in work.chunks(work.open):
             wrong = rows[network(x[rows]).argmax(1) != labels[rows]]
             for row in wrong.tolist():
@@ -341,14 +341,3 @@ def _branch(work: _Work, row: int, boxes: Boxes, seconds: float, seed: int) -> N
         work.refute(row, outcome.counterexample, "branch")
     elif outcome.limit:
         work.stopped[outcome.limit] = work.stopped.get(outcome.limit, 0) + 1
-
-
-@contextmanager
-def _exact_products() -> Iterator[None]:
-    """Keep TF32 out of products on a GPU: the bounds count with float32."""
-    was = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = was

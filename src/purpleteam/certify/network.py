@@ -26,6 +26,7 @@ from purpleteam.certify.layers import (
 )
 from purpleteam.core.errors import ModelError
 from purpleteam.models.black_box import FAINTEST, BlackBox, OnnxFile
+from purpleteam.models.devices import device_of, exact_arithmetic
 from purpleteam.models.guard import Guarded, Order, guarded, switched
 
 Shape = tuple[int, ...]  # of what a layer returns for one image
@@ -175,7 +176,7 @@ def network_of(model: object, shape: Sequence[int]) -> Network:
     file = model if isinstance(model, OnnxFile) else None
     if not isinstance(model, nn.Module) or (isinstance(model, BlackBox) and not file):
         raise ModelError("the model only answers: a bound needs its layers; give its file or net")
-    with _evaluating(model):
+    with _evaluating(model), exact_arithmetic(device_of(model)):
         networks = read_onnx(file, tuple(shape)) if file else read_module(model, tuple(shape))
         return _answering(whole, [_in_order(network, order) for network in networks])
 

@@ -78,6 +78,18 @@ def fast_autocast(device: torch.device) -> AbstractContextManager[object]:
     return torch.autocast(device.type, torch.bfloat16) if fast else nullcontext()
 
 
+@contextmanager
+def exact_arithmetic(device: torch.device) -> Iterator[None]:
+    """Keep bfloat16 (an autocast around this too) and TF32 out of products: float32 is float32."""
+    was = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        with torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = was
+
+
 def to_batch(images: Pixels, device: torch.device | None = None) -> Tensor:
     """Return uint8 images (N, H, W, C) as float32 (N, C, H, W) in [0, 1], in torch's own order."""
     return channels_first(torch.from_numpy(np.array(images)).to(device or "cpu").float() / 255)

@@ -43,6 +43,8 @@ class IBPTraining(Defence):
     l1: float = 2e-6
     gradient_clip: float = 10.0
     precise_batch_norm: bool = True
+    precision: Literal["fast", "float32"] = "float32"
+    """bfloat16 rounds to 1/256, which is wider than many a box."""
     train_epsilon: float | None = None
     """Radius of the boxes in training; by default twice epsilon but at most 0.3, or epsilon if that
     is more: the gap between training and test images wants a reserve (arXiv:1906.06316)."""
