@@ -18,7 +18,9 @@ from purpleteam.certify.bounds import (
     Boxes,
     ball,
     elided,
+    interval_margins,
     intervals,
+    last_box,
     lower_bound,
     margins,
     worst_logits,
@@ -255,6 +257,52 @@ def test_worst_logits_have_at_least_the_loss_of_every_image_of_the_ball() -> Non
         assert (
             nn.functional.cross_entropy(network(sample), labels, reduction="none") <= most
         ).all()
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_in_memory_that_is_used_again_the_box_of_each_node_is_the_same(name: str) -> None:
+    net, shape = NETS[name]
+    network, box = network_of(net, shape).to(torch.float32), ball(images(shape), 0.1)
+    before = [side.clone() for side in box]
+    for at, kept in enumerate(intervals(network, box)):
+        found = last_box(network, box, at)
+        assert all(map(torch.equal, found, kept)), network[at].place
+    assert all(map(torch.equal, box, before))
+    labels = torch.arange(3)
+    held = elided(network, intervals(network, box), labels)
+    assert torch.equal(interval_margins(network, box, labels), held)
+
+
+@settings(max_examples=25)
+@given(seed=st.integers(0, 10**6), apart=st.floats(-8, 1), epsilon=st.sampled_from([0.0, 0.05]))
+def test_bounds_of_a_folded_net_hold_for_the_net_as_it_was(
+    seed: int, apart: float, epsilon: float
+) -> None:
+    # Bias and mean are nearly the same: of both together little is left.
+    net, rng = conv_behind_a_norm(), torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for one in net.parameters():
+            one.copy_(torch.randn(one.shape, generator=rng))
+        net[0].bias.mul_(1e4)
+        net[1].running_mean.copy_(net[0].bias * (1 + 10**apart))
+    x, network = images((1, 3, 3), 4, seed), network_of(net, (1, 3, 3)).to(torch.float32)
+    folded, exact = network.folded(), network.to(torch.float64)
+    assert len(folded) == len(network) - 1
+    labels, box = exact(x.double()).argmax(1), ball(x, epsilon)
+    form = margins(labels, exact.classes).double()
+    inside = box.lower + (box.upper - box.lower) * torch.rand(16, *x.shape, generator=rng)
+    least = torch.stack([(form @ exact(one.double())[..., None])[..., 0] for one in inside]).amin(0)
+    for bound in (
+        interval_margins(folded, box, labels),
+        lower_bound(folded, intervals(folded, box), form),
+    ):
+        assert (bound.double() <= least).all()
+
+
+def conv_behind_a_norm() -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(1, 3, 2), nn.BatchNorm2d(3), nn.ReLU(), nn.Flatten(), nn.Linear(12, 3)
+    ).eval()
 
 
 def test_offsets_that_cancel_behind_a_batch_norm_are_not_believed() -> None:

@@ -57,10 +57,11 @@ class Rectifier(Activation):
         """Whether it is a ReLU, which costs a tenth of the general form with its gradient."""
         return not self.slope.requires_grad and not self.slope.any()
 
-    def interval(self, *boxes: Box, rounding: bool = True) -> Box:
+    def interval(self, *boxes: Box, rounding: bool = True, spare: bool = False) -> Box:
         (box,) = boxes
         if self.plain and rounding:
-            return Box(*map(F.relu, box)).within(max(box.span[0], 0.0), box.span[1])
+            cut = Box(*map(F.relu_ if spare else F.relu, box))
+            return cut.within(max(box.span[0], 0.0), box.span[1])
         lower, upper = map(self.value, box)
         if not rounding:
             return Box(lower, upper)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -29,7 +30,7 @@ Boxes = list[Box]  # one for each node of a net, the image's first
 def ball(x: Tensor, epsilon: float) -> Box:
     """Return the L-infinity ball around images (N, C, H, W), cut to [0, 1], rounded outward."""
     reach = epsilon + 4 * unit(x.dtype)
-    return Box((x - reach).clamp_min_(0), (x + reach).clamp_max_(1))
+    return Box((x - reach).clamp_min_(0), (x + reach).clamp_max_(1)).within(0.0, 1.0)
 
 
 def intervals(network: Network, box: Box, *, at: int = 0, rounding: bool = True) -> Boxes:
@@ -44,15 +45,59 @@ def intervals(network: Network, box: Box, *, at: int = 0, rounding: bool = True)
     return boxes
 
 
+def last_box(network: Network, box: Box, at: int) -> Box:
+    """Return the box of node `at` alone, by interval bound propagation from that of the image.
+
+    The memory of others is written again, which takes less time than new memory.
+    """
+    holder = list(range(at + 1))  # the node whose memory one is in: what is reshaped may be a view
+    for number in range(1, at + 1):
+        if isinstance(network[number].layer, Rearranged):
+            holder[number] = holder[network[number].inputs[0]]
+    last = [0] * (at + 1)  # the last node that takes what is in one's memory
+    for number in range(1, at + 1):
+        for source in network[number].inputs:
+            last[holder[source]] = number
+    boxes = {0: box}
+    for number in range(1, at + 1):
+        inputs = network[number].inputs
+        held = {holder[source] for source in inputs}
+        spare = len(inputs) == 1 and 0 not in held and last[holder[inputs[0]]] == number
+        found = network[number].layer.interval(*map(boxes.__getitem__, inputs), spare=spare)
+        for source in [one for one in boxes if last[holder[one]] <= number]:
+            del boxes[source]
+        boxes[number] = found
+        del found
+    return boxes[at]
+
+
+def interval_margins(network: Network, box: Box, labels: Tensor) -> Tensor:
+    """Return what `elided` does of all boxes of images in a box; in less memory, and faster."""
+    if _is_led(network):
+        return _led(network, last_box(network, box, network.nodes[-1].inputs[0]), labels, True)
+    return elided(network, intervals(network, box), labels)
+
+
 def elided(network: Network, boxes: Boxes, labels: Tensor, *, rounding: bool = True) -> Tensor:
     """Return IBP's lower bounds (N, classes - 1) of margins, the last layer of the net elided."""
-    classes, layer, before = network.classes, network.nodes[-1].layer, network.nodes[-1].inputs[0]
+    if _is_led(network):
+        return _led(network, boxes[network.nodes[-1].inputs[0]], labels, rounding)
+    form = margins(labels, network.classes)
+    return lower_bound(network, boxes, form, elide=True, rounding=rounding)
+
+
+def _is_led(network: Network) -> bool:
+    """Say whether the last layer takes what is bent: then one more layer compares its outputs."""
+    last = network.nodes[-1]
+    before = last.inputs[0]
     mixed = before > network.root and network[before].layer.affine
-    if not isinstance(layer, Dense) or mixed or classes > MOST:
-        form = margins(labels, classes)
-        return lower_bound(network, boxes, form, elide=True, rounding=rounding)
+    return isinstance(last.layer, Dense) and not mixed and network.classes <= MOST
+
+
+def _led(network: Network, box: Box, labels: Tensor, rounding: bool) -> Tensor:
+    classes, layer = network.classes, cast("Dense", network.nodes[-1].layer)
     leads: Dense = layer.once("leads", lambda: _leads(layer))
-    lower = leads.interval(boxes[before], rounding=rounding).lower
+    lower = leads.interval(box, rounding=rounding).lower
     return lower.gather(1, labels[:, None] * classes + _others(labels, classes))
 
 

@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from purpleteam.attacks.evaluate import evaluate
 from purpleteam.attacks.evasion import ATTACKS, EvasionAttack
 from purpleteam.certify.ball import FALSIFIED, UNKNOWN, VERIFIED, BallCertificate, Stage
-from purpleteam.certify.bounds import Boxes, ball, elided, intervals, lower_bound, margins
+from purpleteam.certify.bounds import Boxes, ball, interval_margins, intervals, lower_bound, margins
+from purpleteam.certify.boxes import Box
 from purpleteam.certify.branch import branch, only_rectifiers
 from purpleteam.certify.network import Network, network_of
 from purpleteam.certify.slopes import optimise
@@ -106,8 +107,12 @@ class _Work:
         inside = np.clip(x_adv.detach().cpu().float().numpy(), lower, upper)
         answer = self.network(torch.from_numpy(inside[None]).to(self.x)).argmax()
         if int(answer) != int(self.labels[row]):
-            self.verdicts[row], self.decided_by[row] = FALSIFIED, stage
-            self.counterexamples[row] = inside
+            self.falsify(row, inside, stage)
+
+    def falsify(self, row: int, wrong: NDArray[np.float32], stage: str) -> None:
+        """Keep an image of the ball that is classified otherwise."""
+        self.verdicts[row], self.decided_by[row] = FALSIFIED, stage
+        self.counterexamples[row] = wrong
 
     @contextmanager
     def timed(self, stage: str, images: int) -> Iterator[None]:
@@ -116,8 +121,11 @@ class _Work:
         self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - started
         self.looked_at[stage] = self.looked_at.get(stage, 0) + images
 
+    def ball(self, rows: Tensor) -> Box:
+        return ball(self.x[rows], self.epsilon)
+
     def boxes(self, rows: Tensor) -> Boxes:
-        return intervals(self.network, ball(self.x[rows], self.epsilon))
+        return intervals(self.network, self.ball(rows))
 
     def chunks(self, rows: Tensor, forms: int = 4, *, cached: bool = False) -> tuple[Tensor, ...]:
         """Split images into chunks: `forms` copies of the widest layer of each fit into memory."""
@@ -183,7 +191,7 @@ def certify_ball(
     stages = METHODS["alpha_crown" if method == "auto" else method]
     device = device or torch.device("cpu")
     height, width, channels = images.images.shape[1:]
-    network = network_of(model, (channels, height, width)).to(torch.float32, device)
+    network = network_of(model, (channels, height, width)).to(torch.float32, device).folded()
     x = to_batch(images.images, device)
     labels = torch.from_numpy(images.labels.astype(np.int64)).to(device)
     work = _Work(network, x, labels, epsilon, memory)
@@ -191,7 +199,7 @@ def certify_ball(
         for rows in work.chunks(work.open):
             wrong = rows[network(x[rows]).argmax(1) != labels[rows]]
             for row in wrong.tolist():
-                work.refute(row, x[row], "clean")
+                work.falsify(row, x[row].cpu().numpy(), "clean")
         if known is not None:
             work.take_over(known)
         _cheap(work, stages, progress)
@@ -232,7 +240,7 @@ def _cheap(work: _Work, stages: tuple[str, ...], progress: Progress) -> None:
     with progress.task("certify by ibp", len(work.open)) as task:
         for rows in work.chunks(work.open, cached=True):
             with work.timed("ibp", len(rows)):
-                least = elided(work.network, work.boxes(rows), work.labels[rows])
+                least = interval_margins(work.network, work.ball(rows), work.labels[rows])
                 work.raise_to(rows, least, "ibp")
             task.advance(len(rows))
     if "crown_ibp" not in stages:

@@ -36,8 +36,11 @@ class Layer(ABC):
     def value(self, *inputs: Tensor) -> Tensor:
         """Return the output (N, ...) for inputs (N, ...)."""
 
-    def interval(self, *boxes: Box, rounding: bool = True) -> Box:
-        """Return a box that holds all outputs for inputs in the boxes: here, it never falls."""
+    def interval(self, *boxes: Box, rounding: bool = True, spare: bool = False) -> Box:
+        """Return a box that holds all outputs for inputs in the boxes: here, it never falls.
+
+        With `spare` the boxes are of no use any more, and their memory may be written.
+        """
         return Box(*(self.value(*ends) for ends in zip(*boxes, strict=True)))
 
     def to(self, dtype: torch.dtype, device: torch.device | None = None) -> Self:
@@ -51,10 +54,10 @@ class Layer(ABC):
 
 
 class Outward(NamedTuple):
-    """What makes the radius of a layer larger by all that is off."""
+    """What makes the width of a layer larger by all that is off."""
 
     error: float
-    sizes: Tensor  # |W| / 2, larger
+    sizes: Tensor  # |W|, larger
     slack: Tensor
     gain: float  # most that a magnitude of the input is multiplied by, and `shift` added
     shift: float
@@ -105,32 +108,36 @@ class Affine(Layer):
         """The part b, in the shape of an output or of what broadcasts to it."""
         return self.offset
 
-    def interval(self, *boxes: Box, rounding: bool = True) -> Box:
+    def interval(self, *boxes: Box, rounding: bool = True, spare: bool = False) -> Box:
         ((lower, upper),) = boxes
-        total, half = lower + upper, self.once("half", lambda: 0.5 * self.kind)
-        middle = self.product(total, half, self.offset)
+        half = self.once("half", lambda: 0.5 * self.kind)
         if not rounding:
+            middle = self.product(lower + upper, half, self.offset)
             radius = self.product(upper - lower, self.once("wide", lambda: sizes(self.kind, 0.5)))
             return Box(middle - radius, middle + radius)
         # With e for `error`: the middle and the ends are off by at most e (|W| |total| / 2 + |b|),
         # the radius by e of itself. So it has to be |W| (upper - lower + e |total|) / 2 + e |b|
-        # times 1 + 2 e, where e <= 1/16. The weight that makes it is |W| / 2 times 1 + 4 e, and
+        # times 1 + 2 e, where e <= 1/16. The weight that makes twice that is |W| times 1 + 4 e, and
         # (1 + 4 e) (1 - e) >= 1 + 2 e. Of ends at least 0, one pass makes enough: (1 + e) upper -
         # (1 - e) lower <= (1 + 2 e) (upper - (1 - 4 e) lower), with e / 4 for its own rounding.
         by = self.once("outward", self._outward)
         least, reach = boxes[0].span
-        if least >= 0:
-            wide = torch.sub(upper, lower, alpha=1 - 4 * by.error)
-        else:
-            wide = (upper - lower).add_(total.abs(), alpha=2 * by.error)
-        radius = self.product(wide, by.sizes, by.slack)
+        # Memory that was written is faster than new memory: so the ends are made where their parts
+        # were.
+        wide = torch.sub(upper, lower, alpha=1 - 4 * by.error) if least >= 0 else upper - lower
+        total = lower.add_(upper) if spare else lower + upper
+        if least < 0:
+            wide.add_(total.abs(), alpha=2 * by.error)
+        middle = self.product(total, half, self.offset)
+        width = self.product(wide, by.sizes, by.slack)
         most = 4 * (by.gain * max(reach, 1.0) + by.shift)
         if reach <= LIMIT and most <= LIMIT:
-            box = Box(middle - radius, middle.add_(radius))
+            lower = middle.sub_(width, alpha=0.5)
+            box = Box(lower, width.add_(lower))
             return box.within(-most, most) if most <= KNOWN else box
         # Something may overflow, and stays infinite or NaN; or underflow by more than `slack` has.
-        inf, most = math.inf, torch.finfo(total.dtype).max
-        radius = radius + by.underflow * (1 + (reach if reach < most else most) + by.gain)
+        inf, most = math.inf, torch.finfo(middle.dtype).max
+        radius = 0.5 * width + by.underflow * (1 + (reach if reach < most else most) + by.gain)
         lower, upper = middle - radius, middle.add_(radius)
         return Box(lower.nan_to_num(-inf, -inf, -inf), upper.nan_to_num(inf, inf, inf))
 
@@ -140,9 +147,9 @@ class Affine(Layer):
         offset = weight.new_zeros(weight.shape[:1] if isinstance(self, Linear) else ())
         offset = offset if self.offset is None else self.offset.detach().abs()
         underflow = 8 * (terms + 2) * tiny(dtype) if error <= 1 / 16 else math.inf
-        slack = 2 * error * offset + underflow * LIMIT
+        slack = 4 * error * offset + 2 * underflow * LIMIT
         gain, shift = terms * float(weight.abs().max()), float((offset + slack).max())
-        return Outward(error, sizes(weight, 0.5 + 2 * error), slack, gain, shift, underflow)
+        return Outward(error, sizes(weight, 1 + 4 * error), slack, gain, shift, underflow)
 
 
 @dataclass(frozen=True, eq=False)
@@ -306,7 +313,7 @@ class Rearranged(Layer):
             x = x.permute(0, *(axis + 1 for axis in self.order))
         return x.reshape(len(x), *self.shape)
 
-    def interval(self, *boxes: Box, rounding: bool = True) -> Box:
+    def interval(self, *boxes: Box, rounding: bool = True, spare: bool = False) -> Box:
         box = super().interval(*boxes)
         return box.within(*boxes[0].span) if rounding else box
 
@@ -327,7 +334,7 @@ class Sum(Layer):
     def value(self, *inputs: Tensor) -> Tensor:
         return sum(inputs[1:], inputs[0])
 
-    def interval(self, *boxes: Box, rounding: bool = True) -> Box:
+    def interval(self, *boxes: Box, rounding: bool = True, spare: bool = False) -> Box:
         lower, upper = (self.value(*sides) for sides in zip(*boxes, strict=True))
         if rounding:
             slack = self.value(*(box.magnitude for box in boxes))

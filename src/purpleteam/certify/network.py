@@ -125,7 +125,11 @@ class Network:
         return Network(self.image, tuple(moved))
 
     def folded(self) -> Network:
-        """Return the same function, each scaling by channels inside the layer before it."""
+        """Return the same function, each scaling by channels inside the layer before it.
+
+        Of float32 it is rounded once, since float64 holds the products: to a bound that is one
+        product more in each sum, for which the error of its arithmetic has room.
+        """
         nodes: list[Node] = []
         place = {0: 0}  # of each node that was: where it is now
         for number, node in enumerate(self.nodes, 1):
@@ -156,7 +160,8 @@ def _joined(layer: Layer, node: Node) -> Layer | None:
     if layer.offset is not None:
         shift = layer.offset * factor + shift
     weight = layer.weight * factor.reshape(-1, *(1,) * (layer.weight.ndim - 1))
-    return replace(layer, weight=weight, offset=shift)
+    dtype = layer.weight.dtype
+    return replace(layer, weight=weight.to(dtype), offset=shift.to(dtype))
 
 
 def network_of(model: object, shape: Sequence[int]) -> Network:
