@@ -29,8 +29,9 @@ def rows(path: Path) -> str:
     ]
     for one in told["rows"].values():
         counts = [f"{one['counts'][kind]:,}" for kind in OUTCOMES] if "counts" in one else []
+        radius = f"{one['plan']['epsilon']:g}" if "epsilon" in one["plan"] else ""
         lines.append(
-            f"| `{one['row']}` | {one['seed']} | {one['plan']['epsilon']:g} | {_rates(one)} | "
+            f"| `{one['row']}` | {one['seed']} | {radius} | {_rates(one)} | "
             f"{', '.join(counts)} | {_seconds(one['training_cpu_seconds'])} |"
         )
         beside = {
