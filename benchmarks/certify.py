@@ -43,6 +43,11 @@ QUICK = "ibp:batch_size=128,learning_rate=2e-3,schedule=one_cycle,epochs=25"
 NET = "certified_cnn_bn"
 ROWS: dict[str, dict[str, Any]] = {
     "certified-0.1": {"recipe": QUICK, "epsilon": 0.1, "arch": NET},
+    "certified-0.1-mtl": {
+        "recipe": QUICK.replace("ibp:", "mtl_ibp:bound_share=0.05,"),
+        "epsilon": 0.1,
+        "arch": NET,
+    },
     "certified-0.3": {"recipe": f"{QUICK},ramp=true", "epsilon": 0.3, "arch": NET},
     "certified-0.3-plain": {"recipe": QUICK, "epsilon": 0.3, "arch": NET},
     "robust-0.3": {

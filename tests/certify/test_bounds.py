@@ -1,5 +1,6 @@
 """Every bound holds what is in the ball: bound <= exact <= attack, and none is ever NaN."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import product
@@ -13,7 +14,7 @@ from milp import TOLERANCE, least_margin
 from tiny_nets import SHAPE, conv, dense, every_layer
 from torch import Tensor, nn
 
-from purpleteam.certify.bends import Lines, Rectifier
+from purpleteam.certify.bends import Clip, Lines, Rectifier
 from purpleteam.certify.bounds import (
     Boxes,
     ball,
@@ -286,7 +287,7 @@ def test_bounds_of_a_folded_net_hold_for_the_net_as_it_was(
         net[0].bias.mul_(1e4)
         net[1].running_mean.copy_(net[0].bias * (1 + 10**apart))
     x, network = images((1, 3, 3), 4, seed), network_of(net, (1, 3, 3)).to(torch.float32)
-    folded, exact = network.folded(), network.to(torch.float64)
+    folded, exact = network.folded(), network_of(net.double(), (1, 3, 3))  # by its statistics
     assert len(folded) == len(network) - 1
     labels, box = exact(x.double()).argmax(1), ball(x, epsilon)
     form = margins(labels, exact.classes).double()
@@ -297,6 +298,19 @@ def test_bounds_of_a_folded_net_hold_for_the_net_as_it_was(
         lower_bound(folded, intervals(folded, box), form),
     ):
         assert (bound.double() <= least).all()
+
+
+@pytest.mark.parametrize("ends", [(-math.inf, 0.2), (0.1, math.inf), (0.1, 0.2)])
+def test_lines_of_a_cut_are_near_it_where_an_end_is_open(ends: tuple[float, float]) -> None:
+    box = Box(torch.tensor([[-1.0, 0.0, 0.15]]), torch.tensor([[0.0, 1.0, 0.3]]))
+    lines, clip = Clip(*ends).lines(box), Clip(*ends)
+    for x in torch.linspace(0, 1, 11):
+        at = torch.lerp(*box, x)
+        below, above = (
+            slope * at + shift for slope, shift in zip(lines[::2], lines[1::2], strict=True)
+        )
+        assert (below <= clip.value(at)).all() and (clip.value(at) <= above).all()
+        assert (above - below <= 1).all()
 
 
 def conv_behind_a_norm() -> nn.Sequential:

@@ -16,9 +16,16 @@ from purpleteam.models.black_box import OnnxFile
 from purpleteam.models.guard import Guarded, Order
 
 
-def exported(net: nn.Module, path: Path) -> OnnxFile:
-    file = io.BytesIO()
-    torch.onnx.export(net, (torch.zeros(1, *SHAPE),), file, dynamo=False, opset_version=17)
+def exported(net: nn.Module, path: Path, opset: int = 17) -> OnnxFile:
+    file, folds = io.BytesIO(), opset > 11
+    torch.onnx.export(
+        net,
+        (torch.zeros(1, *SHAPE),),
+        file,
+        dynamo=False,
+        opset_version=opset,
+        do_constant_folding=folds,
+    )
     path.write_bytes(file.getvalue())
     return OnnxFile(path)
 
@@ -135,6 +142,48 @@ def test_of_several_outputs_the_scores_are_bounded(tmp_path: Path) -> None:
     net = Twofold().eval()
     for read in (network_of(net, SHAPE), network_of(exported(net, tmp_path / "two.onnx"), SHAPE)):
         torch.testing.assert_close(read(images()), net(images())[0])
+
+
+def both_signs(y: Tensor) -> Tensor:
+    y = torch.cat([torch.relu(y), torch.relu(-y)], 1)
+    return torch.maximum(torch.minimum(y, torch.tensor(0.7)), torch.tensor(0.1)).transpose(1, 2)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("opset", [11, 17])
+@pytest.mark.parametrize(
+    ("change", "inputs"),
+    [(both_signs, 144), (lambda y: y.view(y.size(0), -1), 72), (lambda y: y.flatten(-3), 72)],
+    ids=["both signs, turned and cut", "a view by the size of a batch", "flat from behind"],
+)
+def test_module_and_file_are_read_alike(
+    change: Callable[[Tensor], Tensor], inputs: int, opset: int, tmp_path: Path
+) -> None:
+    net = Of(change, inputs).eval()
+    file = exported(net, tmp_path / "net.onnx", opset)
+    for read in (network_of(net, SHAPE), network_of(file, SHAPE)):
+        torch.testing.assert_close(read(images()), net(images()))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_of_a_net_that_ends_in_a_softmax_some_outputs_are_chosen(tmp_path: Path) -> None:
+    net = nn.Sequential(every_layer(), nn.Softmax(1)).eval()
+    file, asked = exported(net, tmp_path / "net.onnx"), Guarded(net, 4)
+    asked.order = file.order = Order(("a", "b", "c", "d"), (2, 0))
+    for model in (asked, file):
+        logits = network_of(model, SHAPE)(images())
+        torch.testing.assert_close(logits, every_layer()(images())[:, [2, 0]])
+    assert file.order.places == (2, 0)
+
+
+def test_numbers_that_torch_makes_double_by_default_change_nothing() -> None:
+    net = Of(lambda y: nn.functional.avg_pool2d(2 * y, 2, 1, 1, count_include_pad=False), 98)
+    try:
+        torch.set_default_dtype(torch.float64)
+        read = network_of(net, SHAPE)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    torch.testing.assert_close(read(images()), net(images()))
 
 
 def test_a_function_that_only_answers_is_refused() -> None:

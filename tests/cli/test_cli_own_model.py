@@ -71,6 +71,18 @@ def test_its_architecture_is_trained_hardened_and_poisoned(purple: Purple, own: 
     assert set(ended.json["per_source"]) == {"0", "1", "2"}
 
 
+@pytest.mark.parametrize("kind", ["float", "half", "bfloat16"])
+def test_the_net_that_is_given_as_the_model_is_the_one_that_is_hardened(
+    kind: str, purple: Purple, own: Path
+) -> None:
+    with (own / "shapes_net.py").open("a", encoding="utf-8") as module:
+        module.write(f"\n\ndef cast():\n    return of_layers(4).{kind}()\n")
+    asked = ("--model", "shapes_net:cast", *OWN[2:], "--epochs", 1, "--json")
+    ended = purple("harden", *asked, "--recipe", "ibp", "--epsilon", "2/255", "--out", "b")
+    assert (ended.code, ended.err) == (0, "")
+    assert json.loads(Path("b.json").read_text("utf-8"))["architecture"] == "shapes_net:cast"
+
+
 def test_its_own_checkpoint_is_imported(purple: Purple, own: Path) -> None:
     ended = purple(
         *("import", "four.safetensors", "--arch", "shapes_net:four", "--dataset", "shapes"),

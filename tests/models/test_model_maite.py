@@ -223,3 +223,5 @@ def test_its_own_names_say_which_output_is_which_class(given_by: Any) -> None:
         assert turned.notes[-1] == "its outputs are, in this order: top, middle, bottom"
         scores = opened(turned, IMAGES).module(X)
         torch.testing.assert_close(scores.softmax(1), net()(X).softmax(1).flip(1))
+        fewer = given_by(model).in_order_of(("bottom", "middle"), "bars")
+        assert fewer.notes[-1] == "top: left out, since the data has no such class"

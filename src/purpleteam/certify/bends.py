@@ -98,6 +98,11 @@ class Clip(Activation):
         for name in ("least", "most"):
             object.__setattr__(self, name, float(np.float32(getattr(self, name))))
 
+    @property
+    def reach(self) -> float:
+        """The magnitudes of its ends; one that is open changes nothing."""
+        return sum(abs(end) for end in (self.least, self.most) if math.isfinite(end))
+
     def value(self, *inputs: Tensor) -> Tensor:
         return inputs[0].clamp(self.least, self.most)
 
@@ -139,11 +144,7 @@ class Clip(Activation):
             upper.clamp_max(self.most).maximum(lower),
         ]
         gaps = [(self.value(x) - above * x, self.value(x) - below * x) for x in points]
-        slack = (
-            8
-            * unit(lower.dtype)
-            * (torch.maximum(-lower, upper).abs() + abs(self.least) + abs(self.most))
-        )
+        slack = 8 * unit(lower.dtype) * (torch.maximum(-lower, upper).abs() + self.reach)
         ceiling = torch.stack([gap for gap, _ in gaps]).amax(0) + slack
         floor = torch.stack([gap for _, gap in gaps]).amin(0) - slack
         return Lines(below, floor, above, ceiling)

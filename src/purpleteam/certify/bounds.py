@@ -104,8 +104,11 @@ def _led(network: Network, box: Box, labels: Tensor, rounding: bool) -> Tensor:
 def _leads(layer: Dense) -> Dense:
     """Return a layer of the leads of each class over each; `interval` has room for its rounding."""
     weight, offset = layer.weight, layer.offset
-    offset = None if offset is None else (offset[:, None] - offset).flatten()
-    return Dense((weight[:, None] - weight).flatten(0, 1), offset)
+    weights = (weight[:, None] - weight).flatten(0, 1)
+    if offset is None or layer.summed is None:
+        return Dense(weights)
+    parts = (layer.summed[:, None] + layer.summed).flatten()
+    return Dense(weights, (offset[:, None] - offset).flatten(), parts=parts)
 
 
 def _others(labels: Tensor, classes: int) -> Tensor:
@@ -251,8 +254,8 @@ class Backward:
             self.total = self.total + form.flatten(2) @ bias.flatten()
         if self.rounding:
             slack = gamma(layer.terms[1], form.dtype) * layer.weigh(box.magnitude)
-            if bias is not None:
-                slack = slack + gamma(_size(form), form.dtype) * bias.abs()
+            if (summed := layer.bias_summed) is not None:
+                slack = slack + gamma(_size(form), form.dtype) * summed
             self._add_error(form, slack)
         back = _each(form, lambda rows: layer.transpose(rows, shape))
         self._send(source, back, layer.terms[1])

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
@@ -108,6 +108,16 @@ class Affine(Layer):
         """The part b, in the shape of an output or of what broadcasts to it."""
         return self.offset
 
+    @property
+    def summed(self) -> Tensor | None:
+        """The magnitudes that the offset was added up from, in its shape: by them it is rounded."""
+        return None if self.offset is None else self.offset.abs()
+
+    @property
+    def bias_summed(self) -> Tensor | None:
+        """`summed` in the shape of `bias`."""
+        return self.summed
+
     def interval(self, *boxes: Box, rounding: bool = True, spare: bool = False) -> Box:
         ((lower, upper),) = boxes
         half = self.once("half", lambda: 0.5 * self.kind)
@@ -145,7 +155,7 @@ class Affine(Layer):
         weight, terms, dtype = self.kind.detach(), self.terms[0], self.kind.dtype
         error = gamma(terms, dtype) + 8 * unit(dtype)
         offset = weight.new_zeros(weight.shape[:1] if isinstance(self, Linear) else ())
-        offset = offset if self.offset is None else self.offset.detach().abs()
+        offset = offset if self.summed is None else self.summed.detach()
         underflow = 8 * (terms + 2) * tiny(dtype) if error <= 1 / 16 else math.inf
         slack = 4 * error * offset + 2 * underflow * LIMIT
         gain, shift = terms * float(weight.abs().max()), float((offset + slack).max())
@@ -158,6 +168,8 @@ class Linear(Affine):
 
     weight: Tensor
     offset: Tensor | None = None
+    parts: Tensor | None = field(default=None, kw_only=True)
+    """`summed`, where the offset is the sum of several (outputs,)."""
 
     def scaled(self, scaling: Scaling) -> Self:
         """Return it with a scaling of its outputs after it, as one layer."""
@@ -170,6 +182,10 @@ class Linear(Affine):
     @property
     def kind(self) -> Tensor:
         return self.weight
+
+    @property
+    def summed(self) -> Tensor | None:
+        return super().summed if self.parts is None else self.parts
 
     @abstractmethod
     def rows(self, neurons: Tensor, shape: tuple[int, ...], out: tuple[int, ...]) -> Tensor:
@@ -250,6 +266,10 @@ class Convolution(Linear):
     @property
     def bias(self) -> Tensor | None:
         return None if self.offset is None else self.offset[:, None, None]
+
+    @property
+    def bias_summed(self) -> Tensor | None:
+        return None if self.summed is None else self.summed[:, None, None]
 
 
 @dataclass(frozen=True, eq=False)

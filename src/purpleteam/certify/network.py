@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -128,7 +129,8 @@ class Network:
         """Return the same function, each scaling by channels inside the layer before it.
 
         Of float32 it is rounded once, since float64 holds the products: to a bound that is one
-        product more in each sum, for which the error of its arithmetic has room.
+        product more in each sum, for which the error of its arithmetic has room. What offsets were
+        added up from is kept: of parts that nearly cancel, the rounding is all that is left.
         """
         nodes: list[Node] = []
         place = {0: 0}  # of each node that was: where it is now
@@ -157,11 +159,14 @@ def _joined(layer: Layer, node: Node) -> Layer | None:
     if any((full != full[:, :1]).any() for full in rows):
         return None
     factor, shift = (full[:, 0] for full in rows)
-    if layer.offset is not None:
+    parts = shift.abs()
+    if layer.offset is not None and layer.summed is not None:
         shift = layer.offset * factor + shift
-    weight = layer.weight * factor.reshape(-1, *(1,) * (layer.weight.ndim - 1))
-    dtype = layer.weight.dtype
-    return replace(layer, weight=weight.to(dtype), offset=shift.to(dtype))
+        parts = layer.summed * factor.abs() + parts
+    weight, dtype = layer.weight, layer.weight.dtype
+    weight = weight * factor.reshape(-1, *(1,) * (weight.ndim - 1))
+    weight, shift, parts = (value.to(dtype) for value in (weight, shift, parts))
+    return replace(layer, weight=weight, offset=shift, parts=parts)
 
 
 def network_of(model: object, shape: Sequence[int]) -> Network:
@@ -171,7 +176,7 @@ def network_of(model: object, shape: Sequence[int]) -> Network:
         Unsupported: it has a layer that no bound goes through; named with its place.
         ModelError: it only answers, or its graph cannot be read, or answers otherwise than it.
     """
-    whole, order = model, getattr(model, "order", None)  # a file has one too
+    order = getattr(model, "order", None)  # a file has one too
     if isinstance(model, Guarded):
         model = model.model
     # Both readers build on this file.
@@ -183,7 +188,10 @@ def network_of(model: object, shape: Sequence[int]) -> Network:
         raise ModelError("the model only answers: a bound needs its layers; give its file or net")
     with _evaluating(model), exact_arithmetic(device_of(model)):
         networks = read_onnx(file, tuple(shape)) if file else read_module(model, tuple(shape))
-        return _answering(whole, [_in_order(network, order) for network in networks])
+        if file:
+            model = copy.copy(file)
+            model.order = None
+        return _in_order(_answering(model, networks), order)
 
 
 @contextmanager
@@ -210,7 +218,7 @@ def _in_order(network: Network, order: Order | None) -> Network:
 @torch.no_grad()
 def _answering(model: Any, networks: list[Network]) -> Network:
     """Return the graph that answers as the model does; one that does not was misread."""
-    tensors = next(model.parameters(), torch.zeros(1))
+    tensors = next(model.parameters(), torch.zeros(1, dtype=torch.float32))
     dtype = torch.float64 if tensors.dtype == torch.float64 else torch.float32
     near = 1e-3 if tensors.dtype.itemsize >= 4 else 5e-2
     rng = torch.Generator().manual_seed(0)
@@ -242,7 +250,7 @@ class Builder:
         """Add a node, and return its number."""
         shapes = [self.shape(source) for source in inputs]
         with torch.no_grad():
-            given = [torch.zeros(1, *shape) for shape in shapes]
+            given = [torch.zeros(1, *shape, dtype=torch.float32) for shape in shapes]
             shape = tuple(layer.to(torch.float32, torch.device("cpu")).value(*given).shape[1:])
         self.nodes.append(Node(layer, tuple(inputs), shape, place))
         return len(self.nodes)
@@ -318,18 +326,19 @@ class Builder:
     ) -> int:
         """Add an average pooling, which is a convolution of each channel."""
         channels, height, width = self.shape(node)
-        weight = torch.full((channels, 1, *kernel), 1 / (kernel[0] * kernel[1]))
+        share = 1 / (kernel[0] * kernel[1])
+        weight = torch.full((channels, 1, *kernel), share, dtype=torch.float32)
         convolution = Convolution(weight, None, stride, padding, groups=channels)
         pooled = self.add(convolution, [node], place)
         if counts_padding or padding == (0, 0):
             return pooled
-        share = convolution.value(torch.ones(1, channels, height, width))[0]
-        return self.scaled(pooled, 1 / share, None, place)
+        shares = convolution.value(torch.ones(1, channels, height, width, dtype=torch.float32))[0]
+        return self.scaled(pooled, 1 / shares, None, place)
 
 
 def constant(value: Any) -> Tensor:
     """Return a number or a tensor as a tensor."""
-    return value if isinstance(value, Tensor) else torch.tensor(float(value))
+    return value if isinstance(value, Tensor) else torch.tensor(float(value), dtype=torch.float32)
 
 
 def pair(value: Any) -> Pair:

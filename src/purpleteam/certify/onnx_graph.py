@@ -43,16 +43,17 @@ def read_onnx(file: OnnxFile, shape: Shape) -> list[Network]:
         number = builder.scaled(number, 1 / std, -mean / std, "normalisation")
         if layer.clip:
             number = builder.add(Clip(0.0, 1.0), [number], "normalisation")
-    graph = onnx.load_from_string(content).graph
-    reader = _Reader(builder, graph, number, channels_last=file.channels_last)
+    proto = onnx.load_from_string(content)
+    reader = _Reader(builder, proto, number, channels_last=file.channels_last)
     return [builder.network(reader.read(file.output))]
 
 
 class _Reader:
     """Walks the nodes of a graph; a name is a node of the net, or a constant."""
 
-    def __init__(self, builder: Builder, graph: Any, number: int, *, channels_last: bool) -> None:
-        self.builder, self.graph = builder, graph
+    def __init__(self, builder: Builder, proto: Any, number: int, *, channels_last: bool) -> None:
+        self.builder, self.graph = builder, (graph := proto.graph)
+        self.opsets = {one.domain: one.version for one in proto.opset_import}
         self.constants: dict[str, np.ndarray[Any, Any]] = {
             part.name: onnx.numpy_helper.to_array(part) for part in graph.initializer
         }
@@ -77,10 +78,15 @@ class _Reader:
         return self.live.get(output, 0)
 
     def _compute(self, node: Any, place: str) -> None:
-        """Compute a node of constants as it is."""
+        """Compute a node of constants as it is, by the file's version of its operator."""
         try:
             given = {name: self.constants[name] for name in node.input if name}
-            results = ReferenceEvaluator(node).run(None, given)
+            takes, gives = (
+                [onnx.helper.make_empty_tensor_value_info(name) for name in names]
+                for names in (given, node.output)
+            )
+            alone = onnx.helper.make_graph([node], "constant", takes, gives)
+            results = ReferenceEvaluator(alone, self.opsets).run(None, given)
         except Exception as error:
             raise ModelError(f"constant {place} cannot be computed: {reason_of(error)}") from None
         self.constants |= dict(zip(node.output, map(np.asarray, results), strict=False))
@@ -298,9 +304,10 @@ def _reshape(call: _Call) -> int:
 
 
 def _flatten(call: _Call) -> int:
-    if int(call.named.get("axis", 1)) != 1:
+    shape = call.builder.shape(call.source)
+    if int(call.named.get("axis", 1)) % (len(shape) + 1) != 1:
         raise call.refuse("it does not keep images apart")
-    size = int(np.prod(call.builder.shape(call.source)))
+    size = int(np.prod(shape))
     return call.builder.reshaped(call.source, (size,), call.place)
 
 
@@ -358,6 +365,7 @@ _READERS: Mapping[str, Callable[[_Call], int]] = {
     "ReduceMean": _mean,
     "Add": _add,
     "Sub": lambda call: _add(call, -1.0),
+    "Neg": lambda call: call.builder.scaled(call.source, -1.0, None, call.place),
     "Mul": _mul,
     "Div": _div,
     "Reshape": _reshape,

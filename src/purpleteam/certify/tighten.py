@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -157,8 +158,9 @@ def _one_hot(
         rows = node.layer.rows(flat, network.shape(source), node.shape)
         bias = node.layer.bias
         if bias is not None:
-            offset = factor * bias.expand(node.shape).flatten()[flat]
-            total, reach = total + offset, reach + offset.abs()
+            total = total + factor * bias.expand(node.shape).flatten()[flat]
+            summed = cast("Tensor", node.layer.bias_summed).expand(node.shape).flatten()[flat]
+            reach = reach + factor.abs() * summed
         number = source
     else:
         rows = torch.zeros(len(flat), math.prod(node.shape), dtype=dtype, device=flat.device)

@@ -279,6 +279,21 @@ def _permute(call: _Call) -> int:
     )
 
 
+def _transpose(call: _Call) -> int:
+    rank = len(call.out) + 1
+    first, second = (axis % rank for axis in call.args[1:3])
+    order = list(range(rank))
+    order[first], order[second] = second, first
+    return _permute(replace(call, args=[call.args[0], order]))
+
+
+def _bound(call: _Call, side: int) -> int:
+    values = [part for part in call.args[:2] if isinstance(part, torch.Tensor)]
+    if len(call.sources) != 1 or not values or values[0].numel() != 1:
+        raise call.refuse("a minimum or maximum of more than a number and a part of the net")
+    return _clamp(call, *((values[0], None) if side < 0 else (None, values[0])))
+
+
 def _cat(call: _Call) -> int:
     shapes = [call.builder.shape(source) for source in call.sources]
     if call.arg(1, "dim", 0) % (len(shapes[0]) + 1) != 1 or any(
@@ -320,5 +335,8 @@ _READERS: Mapping[str, Callable[[_Call], int]] = {
     "div": _div,
     **dict.fromkeys(("flatten", "view", "reshape", "squeeze", "unsqueeze"), _reshape),
     "permute": _permute,
+    "transpose": _transpose,
+    "maximum": lambda call: _bound(call, -1),
+    "minimum": lambda call: _bound(call, 1),
     "cat": _cat,
 }

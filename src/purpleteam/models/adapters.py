@@ -175,8 +175,9 @@ def scored(model: Classifier, images: Pixels, classes: int) -> tuple[Classifier,
     return model, ""
 
 
-def parse_classes(text: str) -> tuple[str, ...]:
-    """Return what `--classes` names, two or more: `a,b,c`, or a file with one name a line."""
+def parse_classes(given: Any) -> tuple[str, ...]:
+    """Return what `--classes` names, two or more: `a,b,c`, a list, or a file, one name a line."""
+    text = str(given) if isinstance(given, str | Path) else ",".join(map(str, given))
     path, where, names = Path(text), f"--classes {text[:80]!r}", text.split(",")
     if path.is_file():
         where = f"--classes {text!r}"

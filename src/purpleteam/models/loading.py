@@ -93,7 +93,11 @@ class LoadedModel:
         if net.gives == "labels" and len(classes) < len(names):
             raise ModelError(f"model {self.name!r} gives labels: it cannot choose among some")
         net.order = Order(names, tuple(names.index(name) for name in classes))
-        return replace(self, module=net).noting(f"its outputs are, in this order: {told}")
+        found = replace(self, module=net).noting(f"its outputs are, in this order: {told}")
+        if not (left := [name for name in names if name not in classes]):
+            return found
+        listed = ", ".join(left[:8]) + (", ..." if len(left) > 8 else "")
+        return found.noting(f"{listed}: left out, since the data has no such class")
 
     def check_fits(self, shape: Shape, classes: int, dataset: str) -> None:
         """Refuse images that the stored model was not made for."""

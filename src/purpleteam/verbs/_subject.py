@@ -70,8 +70,8 @@ class Subject:
         return None if bare is None else replace(self, model=bare)
 
     def net(self, arch: str) -> nn.Module:
-        """Return a seeded net; the user's own gets the same input as the model at hand."""
-        net = build(arch, self.shape, len(self.dataset.classes), seed=self.seed)
+        """Return a seeded net in float32; the user's own gets the input of the model at hand."""
+        net = build(arch, self.shape, len(self.dataset.classes), seed=self.seed).float()
         return net if self.model is None or not is_factory(arch) else self.model.behind(net)
 
     def about(self, **more: Any) -> dict[str, Any]:

@@ -65,7 +65,8 @@ def certify(
     ] = None,
     seconds: Annotated[
         float | None,
-        "Of bounds in linf: limit for one image by the dearest methods; 60 by default.",
+        "Of bounds in linf: work for one image by the dearest methods, counted in seconds of an "
+        "idle core and no clock; 60 by default.",
     ] = None,
     norm: Annotated[str | None, "Of lipschitz: l2 or linf."] = None,
     sigma: Annotated[float | None, "Of smoothing: standard deviation of the noise."] = None,

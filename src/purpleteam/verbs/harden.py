@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Unpack
 
-from purpleteam.verbs.options import Arch, Beside, Budget, Epochs, Images, Model
+from purpleteam.verbs.options import Beside, Budget, Epochs, Images, Model
 from purpleteam.verbs.trained import Trained, part, seconds_of, train_and_store
 from purpleteam.verbs.verb import verb
 
@@ -17,7 +17,11 @@ def harden(
     ] = "pgd",
     epsilon: Annotated[float | None, "Radius that is trained for, such as 8/255."] = None,
     model: Model = None,
-    arch: Arch = "classic_cnn",
+    arch: Annotated[
+        str | None,
+        "Architecture name, module:factory or PATH/TO/net.py:factory; by default that of a --model "
+        "so named, else classic_cnn. Its weights are drawn anew.",
+    ] = None,
     epochs: Epochs = None,
     budget: Budget = None,
     name: str | None = None,
@@ -27,12 +31,15 @@ def harden(
 
     Args:
         model: the undefended model, for a defence that attacks one beforehand, and for code of
-            the user's own that wants the same input.
+            the user's own that wants the same input; of a factory the net is what is trained.
     """
+    from purpleteam.core.factory import is_factory
     from purpleteam.defences import DEFENCES
     from purpleteam.verbs._subject import code_of, open_subject
     from purpleteam.verbs.outputs import stem_to_write
 
+    if arch is None:
+        arch = str(model) if isinstance(model, str) and is_factory(model) else "classic_cnn"
     plan = part(DEFENCES, recipe, "recipe", epochs=epochs, epsilon=epsilon)
     seconds, code = seconds_of(budget), code_of(arch, model)
     subject = open_subject(images, labels, model=model, arch=code, training=True, **given)

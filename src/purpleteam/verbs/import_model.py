@@ -94,7 +94,7 @@ def import_model(
     if isinstance(classes, list | tuple):
         names = tuple(classes)
     elif classes is not None and not str(classes).isdecimal():
-        names = parse_classes(str(classes))
+        names = parse_classes(classes)
     elif classes is not None and int(str(classes)[:6]) < 2:
         raise UsageError(
             f"--classes '{classes}' is no number of classes from 2 on, nor their names"
