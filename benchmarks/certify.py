@@ -42,8 +42,8 @@ RESULTS = Path(__file__).resolve().parent.parent / "results" / "certified.json"
 QUICK = "ibp:batch_size=128,learning_rate=2e-3,schedule=one_cycle,epochs=25"
 NET = "certified_cnn_bn"
 ROWS: dict[str, dict[str, Any]] = {
-    "certified-0.1": {"recipe": QUICK, "epsilon": 0.1, "arch": NET},
-    "certified-0.1-mtl": {
+    "certified-0.1-ibp": {"recipe": QUICK, "epsilon": 0.1, "arch": NET},
+    "certified-0.1": {
         "recipe": QUICK.replace("ibp:", "mtl_ibp:bound_share=0.05,"),
         "epsilon": 0.1,
         "arch": NET,

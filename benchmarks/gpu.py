@@ -37,7 +37,11 @@ ROWS: dict[str, dict[str, Any]] = {
         "epsilon": 0.3,
         "arch": "cnn7",
     },
-    "cnn7 mtl_ibp 0.1": {"recipe": f"mtl_{IBP}", "epsilon": 0.1, "arch": "cnn7"},
+    "cnn7 mtl_ibp 0.1": {
+        "recipe": f"mtl_{IBP},bound_share=0.05",
+        "epsilon": 0.1,
+        "arch": "cnn7",
+    },
     "wide trades 0.3 ramp": {
         "recipe": "trades:ramp=true,augmentation=shift,averaging=ema",
         "epsilon": 0.3,

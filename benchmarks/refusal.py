@@ -261,7 +261,9 @@ def main() -> None:
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep-net", action="store_true", help="measure the net that is there")
+    parser.add_argument("--only", nargs="*", help="these models of the zoo; keeps the net too")
     asked = parser.parse_args()
+    asked.keep_net |= asked.only is not None
     torch.set_num_threads(1)
     results = json.loads(RESULTS.read_text(encoding="utf-8")) if asked.keep_net else {}
     facts = results.get("net", {})
@@ -272,8 +274,8 @@ def main() -> None:
     second = NET.read_bytes()
     facts |= {"digest": sha256_bytes(second), "bytes": len(second)}
     doubt.DIGEST = facts["digest"]
-    models = {}
-    for name in zoo_names():
+    models = {} if asked.only is None else results["models"]
+    for name in zoo_names() if asked.only is None else asked.only:
         stored = find_stored(name)
         methods, thresholds = compared(name, second), calibrated_on_all(stored)
         card = replace(stored.card, refusal=thresholds)
@@ -297,7 +299,12 @@ def main() -> None:
         "look_alikes": ALIKE,
         "fonts": FONTS,
         "seeds": SEEDS,
-        "data": {split: one_set(data(split)).digest for split in SEEDS},
+        "data": {  # what the net alone has learned, where it was trained
+            split: one_set(data(split)).digest
+            if split != "train" or not asked.keep_net
+            else results["data"][split]
+            for split in SEEDS
+        },
         "machine": machine(),
         "versions": versions(),
         "command": "python benchmarks/refusal.py",

@@ -19,7 +19,7 @@ BOUND = ("digest", "onnx_digest", "classes", "input", "normalisation", "refusal"
 """Fields of a card that decide what the app answers; `refusal` has the digest of its net."""
 ZOO: Mapping[str, str] = {
     "certified-0.3": "sha256:cbd28c31f21f5fb893e0b93c53eae9033694c4f1ba4a8916d076cdbc70c75dde",
-    "certified-0.1": "sha256:b68ba1982fb8cff5a4eb868f0b3c9e5bd151efdf584a6960aabbe2544742fdcb",
+    "certified-0.1": "sha256:0cabee334fc7c4ff9ebd4165b572a7aeb3f73f1b8a3b98c39b6c047e5c223777",
     "robust-0.3": "sha256:c11cdcd098f045f9a686f02a223f5060193933b56165dac6b7dab51eb8d90c1a",
     "standard": "sha256:9c192f06e93bf86f364befeb7f7500478af772e1080cd5564de5df2b47ea1c50",
 }
