@@ -214,12 +214,13 @@ def speed(asked: argparse.Namespace) -> dict[str, Any]:
         of_large = in_turn(passes(large, graph, x[:32], y[:32], epsilon, BATCH // 4), 7)
     whole = {}
     for method in ("ibp", "crown_ibp", METHOD):
-        started, clock = time.process_time(), time.perf_counter()
-        certify_ball(module, test, epsilon=epsilon, method=method)
-        whole[method] = {
-            "cpu_seconds": round(time.process_time() - started, 2),
-            "seconds": round(time.perf_counter() - clock, 2),
-        }
+        tries = []
+        for _ in range(3):
+            started, clock = time.process_time(), time.perf_counter()
+            certify_ball(module, test, epsilon=epsilon, method=method)
+            took = time.process_time() - started, time.perf_counter() - clock
+            tries.append([round(seconds, 2) for seconds in took])
+        whole[method] = dict(zip(("cpu_seconds", "seconds"), min(tries), strict=True))
     return {
         "model": model,
         "epsilon": epsilon,

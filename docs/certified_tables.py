@@ -62,7 +62,7 @@ def speed(path: Path) -> str:
     ratios = "; ".join(f"{name}: {value:g}" for name, value in told["ratios"].items())
     lines = ["| 10,000 test images | Processor seconds |", "| --- | --- |"]
     lines += [
-        f"| {METHODS[name]} | {cost['cpu_seconds']:.1f} |"
+        f"| {METHODS[name]} | {cost['cpu_seconds']:.2f} |"
         for name, cost in told["images_10000"].items()
     ]
     return "\n".join(lines) + (
