@@ -61,13 +61,11 @@ def last_box(network: Network, box: Box, at: int) -> Box:
     boxes = {0: box}
     for number in range(1, at + 1):
         inputs = network[number].inputs
-        held = {holder[source] for source in inputs}
-        spare = len(inputs) == 1 and 0 not in held and last[holder[inputs[0]]] == number
+        memory = holder[inputs[0]]
+        spare = len(inputs) == 1 and memory != 0 and last[memory] == number  # 0: the caller's
         found = network[number].layer.interval(*map(boxes.__getitem__, inputs), spare=spare)
-        for source in [one for one in boxes if last[holder[one]] <= number]:
-            del boxes[source]
-        boxes[number] = found
-        del found
+        kept = {one: box for one, box in boxes.items() if last[holder[one]] > number}
+        boxes = kept | {number: found}
     return boxes[at]
 
 
