@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Unpack
 
-from purpleteam.verbs.options import Beside, Budget, Epochs, Images, Model
+from purpleteam.verbs.options import ARCH, Beside, Budget, Epochs, Images, Model
 from purpleteam.verbs.trained import Trained, part, seconds_of, train_and_store
 from purpleteam.verbs.verb import verb
 
@@ -17,11 +17,7 @@ def harden(
     ] = "pgd",
     epsilon: Annotated[float | None, "Radius that is trained for, such as 8/255."] = None,
     model: Model = None,
-    arch: Annotated[
-        str | None,
-        "Architecture name, module:factory or PATH/TO/net.py:factory; by default that of a --model "
-        "so named, else classic_cnn. Its weights are drawn anew.",
-    ] = None,
+    arch: Annotated[str | None, ARCH] = None,
     epochs: Epochs = None,
     budget: Budget = None,
     name: str | None = None,
@@ -30,6 +26,8 @@ def harden(
     """Train a model by adversarial training and store it; attack it with purple attack.
 
     Args:
+        arch: the net that is trained, from weights drawn anew; by default `model` where that is a
+            `module:factory`, else classic_cnn.
         model: the undefended model, for a defence that attacks one beforehand, and for code of
             the user's own that wants the same input; of a factory the net is what is trained.
     """
