@@ -15,6 +15,7 @@ from purpleteam.core.cards import ModelCard, find_stored
 from purpleteam.core.digest import sha256_file
 from purpleteam.core.errors import ModelError, Refused, UsageError
 from purpleteam.models import build, evaluate, load
+from purpleteam.models.adapters import parse_classes
 from purpleteam.models.loading import LoadedModel
 from purpleteam.models.store import net_of
 
@@ -224,3 +225,11 @@ def test_a_card_cannot_name_code_from_outside_the_current_folder(code, tmp_path,
     with pytest.raises(ModelError, match="not in the current folder, so it is not called"):
         net_of(card)
     assert not (tmp_path / "here" / "ran").exists()
+
+
+def test_names_of_classes_are_a_text_or_a_list_and_a_list_may_hold_commas():
+    assert parse_classes("a, b") == ("a", "b")
+    assert parse_classes(["a, b", "c"]) == ("a, b", "c")
+    for given in (5, ["a"], ["a", "a"]):
+        with pytest.raises(UsageError, match="--classes"):
+            parse_classes(given)

@@ -177,9 +177,10 @@ def scored(model: Classifier, images: Pixels, classes: int) -> tuple[Classifier,
 
 def parse_classes(given: Any) -> tuple[str, ...]:
     """Return what `--classes` names, two or more: `a,b,c`, a list, or a file, one name a line."""
-    text = str(given) if isinstance(given, str | Path) else ",".join(map(str, given))
-    path, where, names = Path(text), f"--classes {text[:80]!r}", text.split(",")
-    if path.is_file():
+    text, listed = str(given), isinstance(given, list | tuple)
+    path, where = Path(text), f"--classes {text[:80]!r}"
+    names = [*map(str, given)] if listed else text.split(",")
+    if not listed and path.is_file():
         where = f"--classes {text!r}"
         try:
             if path.stat().st_size > MAX_BYTES:

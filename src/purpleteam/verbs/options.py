@@ -34,7 +34,8 @@ Weights = Annotated[
 ARCH = Option(
     name="--arch",
     help="Architecture name, module:factory or PATH/TO/net.py:factory; the code of a stored model "
-    "whose card names some. To harden, by default a module:factory that --model names.",
+    "whose card names some. To harden, by default a module:factory that --model names, else "
+    "classic_cnn.",
 )
 Arch = Annotated[str, ARCH]
 Normalise = Annotated[
