@@ -274,6 +274,41 @@ def test_in_memory_that_is_used_again_the_box_of_each_node_is_the_same(name: str
     assert torch.equal(interval_margins(network, box, labels), held)
 
 
+@given(
+    factors=st.lists(st.floats(-1e3, 1e3, width=32), min_size=2, max_size=2),
+    offset=st.floats(-1e3, 1e3, width=32),
+    reach=st.floats(2**-20, 2.0**30, width=32),
+)
+def test_the_box_of_a_scaling_holds_its_exact_ends(
+    factors: list[float], offset: float, reach: float
+) -> None:
+    layer = Scaling(torch.tensor(factors)[:, None, None], torch.tensor(offset))
+    ends = reach * torch.rand(2, 5, 2, 3, 3, generator=torch.Generator().manual_seed(0))
+    lower, upper = ends.amin(0) - reach / 4, ends.amax(0) - reach / 4
+    exact = torch.stack([layer.to(torch.float64).value(end.double()) for end in (lower, upper)])
+    spared = layer.interval(Box(lower.clone(), upper.clone()), spare=True)
+    for box in (layer.interval(Box(lower, upper)), spared):
+        assert (box.lower <= exact.amin(0)).all() and (box.upper >= exact.amax(0)).all()
+        least, most = box.span
+        assert least <= float(box.lower.min()) and most >= float(box.magnitude.max())
+
+
+@pytest.mark.parametrize("pool", [nn.AdaptiveAvgPool2d(1), nn.AvgPool2d(3), nn.AvgPool2d(3, 2)])
+def test_a_mean_before_the_last_layer_is_a_part_of_it(pool: nn.Module) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        body = (nn.Conv2d(1, 4, 3), nn.ReLU(), pool, nn.Flatten())
+        net = nn.Sequential(*body, nn.LazyLinear(3)).eval()
+        net(images((1, 8, 8)))
+    network = network_of(net, (1, 8, 8)).to(torch.float32)
+    folded, labels, box = network.folded(), torch.arange(3), ball(images((1, 8, 8)), 0.05)
+    alone = getattr(pool, "stride", 3) == 3  # else windows overlap
+    assert len(folded) == len(network) - alone
+    torch.testing.assert_close(folded(images((1, 8, 8))), net(images((1, 8, 8))))
+    by_form = elided(network, intervals(network, box), labels)
+    torch.testing.assert_close(interval_margins(folded, box, labels), by_form, atol=1e-4, rtol=0)
+
+
 @settings(max_examples=25)
 @given(seed=st.integers(0, 10**6), apart=st.floats(-8, 1), epsilon=st.sampled_from([0.0, 0.05]))
 def test_bounds_of_a_folded_net_hold_for_the_net_as_it_was(

@@ -50,22 +50,12 @@ def last_box(network: Network, box: Box, at: int) -> Box:
 
     The memory of others is written again, which takes less time than new memory.
     """
-    holder = list(range(at + 1))  # the node whose memory one is in: what is reshaped may be a view
-    for number in range(1, at + 1):
-        if isinstance(network[number].layer, Rearranged):
-            holder[number] = holder[network[number].inputs[0]]
-    last = [0] * (at + 1)  # the last node that takes what is in one's memory
-    for number in range(1, at + 1):
-        for source in network[number].inputs:
-            last[holder[source]] = number
     boxes = {0: box}
-    for number in range(1, at + 1):
-        inputs = network[number].inputs
-        memory = holder[inputs[0]]
-        spare = len(inputs) == 1 and memory != 0 and last[memory] == number  # 0: the caller's
-        found = network[number].layer.interval(*map(boxes.__getitem__, inputs), spare=spare)
-        kept = {one: box for one, box in boxes.items() if last[holder[one]] > number}
-        boxes = kept | {number: found}
+    for number, (spare, done) in enumerate(network.memory[:at], 1):
+        layer, inputs = network[number].layer, network[number].inputs
+        boxes[number] = layer.interval(*(boxes[one] for one in inputs), spare=spare)
+        for one in done:
+            del boxes[one]
     return boxes[at]
 
 
@@ -88,6 +78,8 @@ def _is_led(network: Network) -> bool:
     """Say whether the last layer takes what is bent: then one more layer compares its outputs."""
     last = network.nodes[-1]
     before = last.inputs[0]
+    while before > network.root and isinstance(network[before].layer, Rearranged):
+        before = network[before].inputs[0]
     mixed = before > network.root and network[before].layer.affine
     return isinstance(last.layer, Dense) and not mixed and network.classes <= MOST
 
@@ -95,8 +87,8 @@ def _is_led(network: Network) -> bool:
 def _led(network: Network, box: Box, labels: Tensor, rounding: bool) -> Tensor:
     classes, layer = network.classes, cast("Dense", network.nodes[-1].layer)
     leads: Dense = layer.once("leads", lambda: _leads(layer))
-    lower = leads.interval(box, rounding=rounding).lower
-    return lower.gather(1, labels[:, None] * classes + _others(labels, classes))
+    places: Tensor = layer.once("places", lambda: _places(classes, labels.device))
+    return leads.interval(box, rounding=rounding).lower.gather(1, places[labels])
 
 
 def _leads(layer: Dense) -> Dense:
@@ -107,6 +99,12 @@ def _leads(layer: Dense) -> Dense:
         return Dense(weights)
     parts = (layer.summed[:, None] + layer.summed).flatten()
     return Dense(weights, (offset[:, None] - offset).flatten(), parts=parts)
+
+
+def _places(classes: int, device: torch.device) -> Tensor:
+    """Return (classes, classes - 1) where among all leads those of each class lie."""
+    each = torch.arange(classes, device=device)
+    return each[:, None] * classes + _others(each, classes)
 
 
 def _others(labels: Tensor, classes: int) -> Tensor:

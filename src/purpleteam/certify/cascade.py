@@ -37,7 +37,7 @@ from purpleteam.models.devices import exact_arithmetic, to_batch
 from purpleteam.models.recipes import generator
 
 LARGER = "larger ball"  # what decided where an image is verified in a larger one
-CACHE = 400 << 10  # bytes of a layer that a core passes over fastest
+CACHE = 800 << 10  # bytes of a layer that a core passes over fastest
 TOLD = 10.0  # seconds from which an estimate is told
 METHODS: Mapping[str, tuple[str, ...]] = {
     "ibp": ("ibp",),

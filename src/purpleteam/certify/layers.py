@@ -83,11 +83,12 @@ class Affine(Layer):
 
     def once(self, name: str, make: Callable[[], Any]) -> Any:
         """Return what is made of the weight; of a net that is cut off from its parameters once."""
-        if self.kind.requires_grad or isinstance(self.kind, Parameter):
-            return make()
-        if f"_{name}" not in self.__dict__:
-            self.__dict__[f"_{name}"] = make()
-        return self.__dict__[f"_{name}"]
+        kept = self.__dict__.get(f"_{name}")
+        if kept is None:
+            kept = make()
+            if not (self.kind.requires_grad or isinstance(self.kind, Parameter)):
+                self.__dict__[f"_{name}"] = kept
+        return kept
 
     @abstractmethod
     def transpose(self, form: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -133,9 +134,11 @@ class Affine(Layer):
         by = self.once("outward", self._outward)
         least, reach = boxes[0].span
         # Memory that was written is faster than new memory: so the ends are made where their parts
-        # were.
-        wide = torch.sub(upper, lower, alpha=1 - 4 * by.error) if least >= 0 else upper - lower
-        total = lower.add_(upper) if spare else lower + upper
+        # were, and the total of the width and the lower end, which is off by 3 roundings of itself
+        # and of the width.
+        near = 1 - 4 * by.error if least >= 0 else 1.0
+        wide = torch.sub(upper, lower, alpha=near, out=upper if spare else None)
+        total = torch.add(wide, lower, alpha=1 + near, out=lower if spare else None)
         if least < 0:
             wide.add_(total.abs(), alpha=2 * by.error)
         middle = self.product(total, half, self.offset)
@@ -151,6 +154,10 @@ class Affine(Layer):
         lower, upper = middle - radius, middle.add_(radius)
         return Box(lower.nan_to_num(-inf, -inf, -inf), upper.nan_to_num(inf, inf, inf))
 
+    def _gain(self) -> float:
+        """Return the most that |W| makes of inputs that are at most 1, but for rounding."""
+        return self.terms[0] * float(self.kind.detach().abs().max())
+
     def _outward(self) -> Outward:
         weight, terms, dtype = self.kind.detach(), self.terms[0], self.kind.dtype
         error = gamma(terms, dtype) + 8 * unit(dtype)
@@ -158,7 +165,7 @@ class Affine(Layer):
         offset = offset if self.summed is None else self.summed.detach()
         underflow = 8 * (terms + 2) * tiny(dtype) if error <= 1 / 16 else math.inf
         slack = 4 * error * offset + 2 * underflow * LIMIT
-        gain, shift = terms * float(weight.abs().max()), float((offset + slack).max())
+        gain, shift = self._gain(), float((offset + slack).max())
         return Outward(error, sizes(weight, 1 + 4 * error), slack, gain, shift, underflow)
 
 
@@ -178,6 +185,9 @@ class Linear(Affine):
         moved = shift if self.offset is None else self.offset * factor + shift
         sides = (-1, *(1,) * (self.weight.ndim - 1))
         return replace(self, weight=self.weight * factor.reshape(sides), offset=moved)
+
+    def _gain(self) -> float:
+        return float(self.weight.detach().abs().flatten(1).sum(1).max())
 
     @property
     def kind(self) -> Tensor:
@@ -218,6 +228,13 @@ class Convolution(Linear):
     padding: Pair = (0, 0)
     dilation: Pair = (1, 1)
     groups: int = 1
+
+    def apart(self, out: tuple[int, ...]) -> bool:
+        """Whether no input goes to two outputs, of shape `out`, and nothing is added: a mean."""
+        sides = zip(out[1:], self.weight.shape[2:], self.stride, self.dilation, strict=True)
+        alone = self.weight.shape[1] == 1 and self.weight.shape[0] == self.groups
+        split = all(places == 1 or (k <= s and d == 1) for places, k, s, d in sides)
+        return alone and self.offset is None and split
 
     def product(self, x: Tensor, weight: Tensor, offset: Tensor | None = None) -> Tensor:
         return F.conv2d(x, weight, offset, self.stride, self.padding, self.dilation, self.groups)
@@ -280,7 +297,44 @@ class Scaling(Affine):
     offset: Tensor | None = None
 
     def product(self, x: Tensor, weight: Tensor, offset: Tensor | None = None) -> Tensor:
-        return x * weight if offset is None else (x * weight).add_(offset)
+        return x * weight if offset is None else torch.addcmul(offset, x, weight)
+
+    def interval(self, *boxes: Box, rounding: bool = True, spare: bool = False) -> Box:
+        _, reach = boxes[0].span
+        rises, gain, shift = self.once("rise", self._rise)
+        most = 2 * (gain * reach + shift) + unit(self.factor.dtype)
+        if not (rounding and rises and most <= KNOWN):
+            return super().interval(*boxes, rounding=rounding, spare=spare)
+        # Each end is three roundings off: of the product, the sum, and the offset of that end.
+        exponent = math.frexp(reach)[1]
+        ends = self.once(f"ends {exponent}", lambda: self._ends(2.0**exponent))
+        lower, upper = (
+            torch.addcmul(offset, end, self.factor, out=end if spare else None)
+            for offset, end in zip(ends, boxes[0], strict=True)
+        )
+        return Box(lower, upper).within(-most, most)
+
+    def _rise(self) -> tuple[bool, float, float]:
+        """Return whether no factor is below 0, and the largest factor and offset."""
+        shift = 0.0 if self.offset is None else float(self.offset.detach().abs().max())
+        factor = self.factor.detach()
+        return bool((factor >= 0).all()), float(factor.abs().max()), shift
+
+    def _ends(self, reach: float) -> tuple[Tensor, Tensor]:
+        """Return the offsets of the lower and of the upper end, where no input is above `reach`."""
+        factor = self.factor.detach()
+        offset = torch.zeros_like(factor) if self.offset is None else self.offset.detach()
+        slack = 4 * unit(factor.dtype) * (factor * reach + offset.abs()) + 8 * tiny(factor.dtype)
+        return offset - slack, offset + slack
+
+    def behind(self, other: Scaling) -> Scaling | None:
+        """Return it and another after it as one; None where two offsets might cancel."""
+        if self.offset is not None and other.offset is not None:
+            return None
+        factor = self.factor.double() * other.factor
+        offset = other.offset if self.offset is None else self.offset.double() * other.factor
+        dtype = self.factor.dtype
+        return Scaling(factor.to(dtype), None if offset is None else offset.to(dtype))
 
     def transpose(self, form: Tensor, shape: tuple[int, ...]) -> Tensor:
         return form * self.factor

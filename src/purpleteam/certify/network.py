@@ -30,6 +30,7 @@ from purpleteam.models.black_box import FAINTEST, BlackBox, OnnxFile
 from purpleteam.models.devices import device_of, exact_arithmetic
 from purpleteam.models.guard import Guarded, Order, guarded, switched
 
+MANY = 1 << 22  # weights of a layer that is made wider
 Shape = tuple[int, ...]  # of what a layer returns for one image
 
 
@@ -66,6 +67,28 @@ class Network:
     @property
     def classes(self) -> int:
         return self.shape(len(self.nodes))[0]
+
+    @cached_property
+    def memory(self) -> tuple[tuple[bool, tuple[int, ...]], ...]:
+        """What becomes of boxes when a node has taken them, for node 1 and on.
+
+        Whether the memory of its input is of no more use, and which nodes' boxes nothing takes
+        any more. What is rearranged may be a view of what it was.
+        """
+        holder = list(range(len(self)))  # the node whose memory one is in
+        for number, node in enumerate(self.nodes, 1):
+            if isinstance(node.layer, Rearranged):
+                holder[number] = holder[node.inputs[0]]
+        last = [0] * len(self)  # the last node that takes what is in one's memory
+        for number, node in enumerate(self.nodes, 1):
+            for source in node.inputs:
+                last[holder[source]] = number
+        told = []
+        for number, (first, *others) in enumerate((node.inputs for node in self.nodes), 1):
+            alone = not others and holder[first] != 0  # 0: the caller's
+            done = (one for one in range(number) if last[holder[one]] == number)
+            told.append((alone and last[holder[first]] == number, tuple(done)))
+        return tuple(told)
 
     @cached_property
     def root(self) -> int:
@@ -128,29 +151,65 @@ class Network:
     def folded(self) -> Network:
         """Return the same function, each scaling by channels inside the layer before it.
 
+        A mean over windows before a dense layer becomes part of that: what is bent is then last.
+
         Of float32 it is rounded once, since float64 holds the products: to a bound that is one
         product more in each sum, for which the error of its arithmetic has room. What offsets were
         added up from is kept: of parts that nearly cancel, the rounding is all that is left.
         """
         nodes: list[Node] = []
         place = {0: 0}  # of each node that was: where it is now
-        for number, node in enumerate(self.nodes, 1):
+        for number, one in enumerate(self.nodes, 1):
+            node, widened = one, self._unpooled(number)
+            if widened is not None and place[number - 1] == len(nodes):
+                before, node = widened
+                nodes[-2:] = [replace(before, inputs=nodes[-2].inputs)]
+                place[number - 1] = len(nodes)
             source = place[node.inputs[0]]
             alone = source and self.users[node.inputs[0]] == (number,)
             joined = _joined(nodes[source - 1].layer, node) if alone else None
             if joined is None:
-                nodes.append(replace(node, inputs=tuple(place[one] for one in node.inputs)))
+                nodes.append(replace(node, inputs=tuple(place[each] for each in node.inputs)))
                 source = len(nodes)
             else:
                 nodes[source - 1] = replace(nodes[source - 1], layer=joined)
             place[number] = source
         return Network(self.image, tuple(nodes))
 
+    def _unpooled(self, number: int) -> tuple[Node, Node] | None:
+        """Return a flattening and a dense layer that do as a mean over windows before them does.
+
+        None where this node is no such layer, where its weights would be too many, or where windows
+        overlap, so that a weight would be a sum.
+        """
+        if number < 3 or self.users[number - 2 : number] != ((number - 1,), (number,)):
+            return None
+        dense, flat, pool = (self[number - back] for back in range(3))
+        mean = pool.layer
+        if not isinstance(dense.layer, Dense) or not isinstance(flat.layer, Rearranged):
+            return None
+        if not isinstance(mean, Convolution) or not mean.apart(pool.shape):
+            return None
+        weight = dense.layer.weight
+        shape = self.shape(pool.inputs[0])
+        size = math.prod(shape)
+        if size * len(weight) > MANY:
+            return None
+        form = flat.layer.transpose(weight.double(), pool.shape)
+        wide = replace(mean, weight=mean.weight.double()).transpose(form, shape).flatten(1)
+        before = replace(flat, layer=Rearranged((size,)), shape=(size,))
+        layer = replace(dense.layer, weight=wide.to(weight.dtype).contiguous())
+        return before, replace(dense, layer=layer)
+
 
 def _joined(layer: Layer, node: Node) -> Layer | None:
     """Return a layer with the scaling behind it folded in; None where it is by places."""
     scaling = node.layer
-    if not isinstance(layer, Convolution | Dense) or not isinstance(scaling, Scaling):
+    if not isinstance(scaling, Scaling):
+        return None
+    if type(layer) is Scaling:
+        return layer.behind(scaling)
+    if not isinstance(layer, Convolution | Dense):
         return None
     rows = []
     for values in (scaling.factor, scaling.offset):
