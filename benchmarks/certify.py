@@ -26,6 +26,7 @@ from torch import Tensor, nn
 import purpleteam as pt
 from purpleteam.certify.bounds import ball, interval_margins, intervals, lower_bound, margins
 from purpleteam.certify.cascade import certify_ball
+from purpleteam.certify.folding import folded
 from purpleteam.certify.network import Network, network_of
 from purpleteam.core.machine import machine, versions
 from purpleteam.core.statistics import mean
@@ -194,7 +195,7 @@ def speed(asked: argparse.Namespace) -> dict[str, Any]:
     torch.set_num_threads(1)
     test = load_dataset("mnist").test
     module = load(model).module.eval()
-    network = network_of(module, (1, 28, 28)).to(torch.float32).folded()
+    network = folded(network_of(module, (1, 28, 28)).to(torch.float32))
     x, y = to_batch(test.images[:500]), torch.from_numpy(test.labels[:500].astype("int64"))
     large = build(LARGE, (1, 28, 28), 10, seed=0).eval()  # what products take hangs on no weight
 
@@ -210,7 +211,7 @@ def speed(asked: argparse.Namespace) -> dict[str, Any]:
         works = passes(module, network, x, y, epsilon, BATCH) | {"crown_ibp": crown_ibp}
         cost = in_turn(works, 15)
         cost["cascade"] = least(cascade, 2)
-        graph = network_of(large, (1, 28, 28)).to(torch.float32).folded()
+        graph = folded(network_of(large, (1, 28, 28)).to(torch.float32))
         of_large = in_turn(passes(large, graph, x[:32], y[:32], epsilon, BATCH // 8), 7)
     whole = {}
     for method in ("ibp", "crown_ibp", METHOD):

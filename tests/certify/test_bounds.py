@@ -27,8 +27,10 @@ from purpleteam.certify.bounds import (
     worst_logits,
 )
 from purpleteam.certify.boxes import Box
-from purpleteam.certify.layers import Affine, Convolution, Dense, Layer, Scaling
+from purpleteam.certify.folding import folded
+from purpleteam.certify.layers import Affine, Convolution, Dense, Layer
 from purpleteam.certify.network import Network, network_of
+from purpleteam.certify.scaling import Scaling
 from purpleteam.certify.slopes import optimise
 from purpleteam.certify.tighten import tighten
 
@@ -301,12 +303,12 @@ def test_a_mean_before_the_last_layer_is_a_part_of_it(pool: nn.Module) -> None:
         net = nn.Sequential(*body, nn.LazyLinear(3)).eval()
         net(images((1, 8, 8)))
     network = network_of(net, (1, 8, 8)).to(torch.float32)
-    folded, labels, box = network.folded(), torch.arange(3), ball(images((1, 8, 8)), 0.05)
+    small, labels, box = folded(network), torch.arange(3), ball(images((1, 8, 8)), 0.05)
     alone = getattr(pool, "stride", 3) == 3  # else windows overlap
-    assert len(folded) == len(network) - alone
-    torch.testing.assert_close(folded(images((1, 8, 8))), net(images((1, 8, 8))))
+    assert len(small) == len(network) - alone
+    torch.testing.assert_close(small(images((1, 8, 8))), net(images((1, 8, 8))))
     by_form = elided(network, intervals(network, box), labels)
-    torch.testing.assert_close(interval_margins(folded, box, labels), by_form, atol=1e-4, rtol=0)
+    torch.testing.assert_close(interval_margins(small, box, labels), by_form, atol=1e-4, rtol=0)
 
 
 @settings(max_examples=25)
@@ -322,15 +324,15 @@ def test_bounds_of_a_folded_net_hold_for_the_net_as_it_was(
         net[0].bias.mul_(1e4)
         net[1].running_mean.copy_(net[0].bias * (1 + 10**apart))
     x, network = images((1, 3, 3), 4, seed), network_of(net, (1, 3, 3)).to(torch.float32)
-    folded, exact = network.folded(), network_of(net.double(), (1, 3, 3))  # by its statistics
-    assert len(folded) == len(network) - 1
+    small, exact = folded(network), network_of(net.double(), (1, 3, 3))  # by its statistics
+    assert len(small) == len(network) - 1
     labels, box = exact(x.double()).argmax(1), ball(x, epsilon)
     form = margins(labels, exact.classes).double()
     inside = box.lower + (box.upper - box.lower) * torch.rand(16, *x.shape, generator=rng)
     least = torch.stack([(form @ exact(one.double())[..., None])[..., 0] for one in inside]).amin(0)
     for bound in (
-        interval_margins(folded, box, labels),
-        lower_bound(folded, intervals(folded, box), form),
+        interval_margins(small, box, labels),
+        lower_bound(small, intervals(small, box), form),
     ):
         assert (bound.double() <= least).all()
 

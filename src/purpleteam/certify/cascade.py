@@ -24,6 +24,7 @@ from purpleteam.certify.ball import FALSIFIED, UNKNOWN, VERIFIED, BallCertificat
 from purpleteam.certify.bounds import Boxes, ball, interval_margins, intervals, lower_bound, margins
 from purpleteam.certify.boxes import Box
 from purpleteam.certify.branch import branch, only_rectifiers
+from purpleteam.certify.folding import folded
 from purpleteam.certify.network import Network, network_of
 from purpleteam.certify.slopes import optimise
 from purpleteam.certify.tighten import MEMORY, bent_at, cost_of_rows, curved, tighten
@@ -191,7 +192,7 @@ def certify_ball(
     stages = METHODS["alpha_crown" if method == "auto" else method]
     device = device or torch.device("cpu")
     height, width, channels = images.images.shape[1:]
-    network = network_of(model, (channels, height, width)).to(torch.float32, device).folded()
+    network = folded(network_of(model, (channels, height, width)).to(torch.float32, device))
     x = to_batch(images.images, device)
     labels = torch.from_numpy(images.labels.astype(np.int64)).to(device)
     work = _Work(network, x, labels, epsilon, memory)

@@ -9,7 +9,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,9 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from purpleteam.certify.boxes import KNOWN, LIMIT, Box, gamma, tiny, unit
+
+if TYPE_CHECKING:
+    from purpleteam.certify.scaling import Scaling
 
 Pair = tuple[int, int]
 
@@ -287,89 +290,6 @@ class Convolution(Linear):
     @property
     def bias_summed(self) -> Tensor | None:
         return None if self.summed is None else self.summed[:, None, None]
-
-
-@dataclass(frozen=True, eq=False)
-class Scaling(Affine):
-    """Each neuron times a factor, plus an offset: normalisations, constants; both broadcast."""
-
-    factor: Tensor
-    offset: Tensor | None = None
-
-    def product(self, x: Tensor, weight: Tensor, offset: Tensor | None = None) -> Tensor:
-        return x * weight if offset is None else torch.addcmul(offset, x, weight)
-
-    def interval(self, *boxes: Box, rounding: bool = True, spare: bool = False) -> Box:
-        _, reach = boxes[0].span
-        rises, gain, shift = self.once("rise", self._rise)
-        most = 2 * (gain * reach + shift) + unit(self.factor.dtype)
-        if not (rounding and rises and most <= KNOWN):
-            return super().interval(*boxes, rounding=rounding, spare=spare)
-        # Each end is three roundings off: of the product, the sum, and the offset of that end.
-        exponent = math.frexp(reach)[1]
-        ends = self.once(f"ends {exponent}", lambda: self._ends(2.0**exponent))
-        lower, upper = (
-            torch.addcmul(offset, end, self.factor, out=end if spare else None)
-            for offset, end in zip(ends, boxes[0], strict=True)
-        )
-        return Box(lower, upper).within(-most, most)
-
-    def _rise(self) -> tuple[bool, float, float]:
-        """Return whether no factor is below 0, and the largest factor and offset."""
-        shift = 0.0 if self.offset is None else float(self.offset.detach().abs().max())
-        factor = self.factor.detach()
-        return bool((factor >= 0).all()), float(factor.abs().max()), shift
-
-    def _ends(self, reach: float) -> tuple[Tensor, Tensor]:
-        """Return the offsets of the lower and of the upper end, where no input is above `reach`."""
-        factor = self.factor.detach()
-        offset = torch.zeros_like(factor) if self.offset is None else self.offset.detach()
-        slack = 4 * unit(factor.dtype) * (factor * reach + offset.abs()) + 8 * tiny(factor.dtype)
-        return offset - slack, offset + slack
-
-    def behind(self, other: Scaling) -> Scaling | None:
-        """Return it and another after it as one; None where two offsets might cancel."""
-        if self.offset is not None and other.offset is not None:
-            return None
-        factor = self.factor.double() * other.factor
-        offset = other.offset if self.offset is None else self.offset.double() * other.factor
-        dtype = self.factor.dtype
-        return Scaling(factor.to(dtype), None if offset is None else offset.to(dtype))
-
-    def transpose(self, form: Tensor, shape: tuple[int, ...]) -> Tensor:
-        return form * self.factor
-
-    @property
-    def kind(self) -> Tensor:
-        return self.factor
-
-    @property
-    def terms(self) -> Pair:
-        return 1, 1
-
-
-@dataclass(frozen=True, eq=False)
-class BatchNorm(Scaling):
-    """A batch normalisation; factor and offset are by the statistics that the net had when read."""
-
-    weight: Tensor | None = None  # (C,), as `shift`
-    shift: Tensor | None = None
-    stabiliser: float = 1e-5
-
-    def by(self, mean: Tensor, variance: Tensor, axes: int) -> Self:
-        """Return it by the mean and variance (C,) of its channels; an image has `axes` axes."""
-        factor = (variance.double() + self.stabiliser).rsqrt()
-        factor = factor if self.weight is None else factor * self.weight
-        offset = -mean * factor if self.shift is None else self.shift - mean * factor
-        sides = (-1, *(1,) * (axes - 1))
-        factor, offset = (part.to(mean.dtype).reshape(sides) for part in (factor, offset))
-        return replace(self, factor=factor, offset=offset)
-
-    def by_batch(self, x: Tensor) -> Self:
-        """Return it by the statistics of a batch (N, C, ...), through which gradients go."""
-        others = [axis for axis in range(x.ndim) if axis != 1]
-        variance, mean = torch.var_mean(x, others, correction=0)
-        return self.by(mean, variance, x.ndim - 1)
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,9 +15,11 @@ import torch
 from torch import Tensor
 
 from purpleteam.certify.bends import Clip, MaxPool, Rectifier
-from purpleteam.certify.layers import Convolution, Dense, Layer, Rearranged, Scaling, Stacked, Sum
+from purpleteam.certify.folding import folded
+from purpleteam.certify.layers import Convolution, Dense, Layer, Rearranged, Stacked, Sum
 from purpleteam.certify.network import Network, Shape, Unsupported, network_of
 from purpleteam.certify.radii import Certificate, RadiusCertificate
+from purpleteam.certify.scaling import Scaling
 from purpleteam.core.errors import ModelError, UsageError, unknown
 from purpleteam.core.progress import SILENT, Progress
 from purpleteam.data.images import ImageSet, check_is_set
@@ -65,7 +67,7 @@ def spectral_norm(layer: Layer, out: Shape, place: str = "") -> float:
 
 def lipschitz_bounds(network: Network) -> Tensor:
     """Return how far each two logits' difference moves at most per L2 of the image, (K, K)."""
-    network = network.to(torch.float64, torch.device("cpu")).folded()
+    network = folded(network.to(torch.float64, torch.device("cpu")))
     bounds = [1.0]  # of each node
     for node in network.nodes:
         layer, before = node.layer, [bounds[source] for source in node.inputs]

@@ -10,8 +10,10 @@ from onnx import helper, numpy_helper
 from torch import Tensor
 
 from purpleteam.certify.bends import Clip, MaxPool, Rectifier
-from purpleteam.certify.layers import Convolution, Dense, Layer, Rearranged, Scaling, Stacked
+from purpleteam.certify.folding import folded
+from purpleteam.certify.layers import Convolution, Dense, Layer, Rearranged, Stacked
 from purpleteam.certify.network import Network
+from purpleteam.certify.scaling import Scaling
 
 OPSET, IR_VERSION = 17, 8  # the newest that the verifiers of VNN-COMP read without exception
 
@@ -21,7 +23,7 @@ def write_onnx(network: Network) -> bytes:
 
     A normalisation behind a layer with weights is folded into it.
     """
-    network = network.folded()
+    network = folded(network)
     names = {0: "images"}  # of what each node gives
     nodes: list[Any] = []
     weights: list[Any] = []

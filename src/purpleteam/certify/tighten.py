@@ -11,8 +11,9 @@ from torch import Tensor
 from purpleteam.certify.bends import Activation, MaxPool
 from purpleteam.certify.bounds import Backward, Boxes, Choices
 from purpleteam.certify.boxes import Box
-from purpleteam.certify.layers import Convolution, Dense, Linear, Scaling
+from purpleteam.certify.layers import Convolution, Dense, Linear
 from purpleteam.certify.network import Network
+from purpleteam.certify.scaling import Scaling
 
 SPEED = 2e9  # products a second of a core in linear forms
 OTHER = 8  # products for which a number counts in other layers
