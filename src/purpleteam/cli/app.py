@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from purpleteam import __version__
-from purpleteam.cli import build, doctor, keys, runs, screen, signing
+from purpleteam.cli import build, doctor, keys, runs, screen, signing, sweeps
 from purpleteam.core.errors import MissingExtra, PurpleError, Refused, UsageError, place_of, unknown
 from purpleteam.core.machine import restart
 from purpleteam.core.plugins import load_plugin
@@ -64,7 +64,15 @@ def _add_verbs() -> None:
             build.add(app, name, verb.call, measures=verb.measures)
 
 
-for command in (runs.demo, runs.run, runs.serve, runs.report, runs.replay, doctor.doctor):
+for command in (
+    runs.demo,
+    runs.run,
+    sweeps.sweep,
+    runs.serve,
+    runs.report,
+    runs.replay,
+    doctor.doctor,
+):
     build.add(app, command.__name__, command)
 build.add(app, "verify", runs.verify)
 build.add(app, "keygen", signing.keygen)

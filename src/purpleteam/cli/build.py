@@ -23,7 +23,7 @@ from purpleteam.verbs.result import Result
 from purpleteam.verbs.verb import Option, new_run, option_of
 
 FLOW = (
-    *("demo", "run", "data", "train", "evaluate", "poison", "attack", "harden", "detect"),
+    *("demo", "run", "sweep", "data", "train", "evaluate", "poison", "attack", "harden", "detect"),
     *("repair", "certify", "import", "export", "scan", "threats", "serve", "keys"),
     *("report", "replay", "bom", "keygen", "sign", "verify", "trace", "ls", "doctor"),
 )

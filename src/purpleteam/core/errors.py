@@ -108,3 +108,11 @@ def place_of(error: BaseException) -> tuple[str, str]:
         if place := next((place for whose, place in reversed(frames) if whose == wanted), ""):
             return (wanted if wanted == "user" else frames[-1][0]), place
     return (frames[-1][0] if frames else "purpleteam"), ""
+
+
+def failure_of(error: BaseException) -> str:
+    """Return in one line what went wrong, and where it was nobody's refusal."""
+    text = reason_of(error, 300)
+    if isinstance(error, PurpleError):
+        return text
+    return f"{type(error).__name__}: {text} in {place_of(error)[1] or 'a library'}"

@@ -152,6 +152,30 @@ class RunFolder:
             raise
         return self._keep(key, stage, made)
 
+    def take_over(self, stage: str, keys: Iterable[str]) -> dict[str, list[Record]]:
+        """Return the records of cells by key, those that were left as drafts now written here.
+
+        A record that another cell has is not written again; a cell that was never done is left out.
+        """
+        known = {record.id for records in self._cells_done().values() for record in records}
+        taken: dict[str, list[Record]] = {}
+        for key in keys:
+            made = self._finished(key)
+            if made is None and (drafted := self._drafted(key)) is not None:
+                made = self._keep(key, stage, [one for one in drafted if one.id not in known])
+                known |= {record.id for record in made}
+            if made is not None:
+                taken[key] = made
+        return taken
+
+    def made_again(self, stage: str, what: str, made: Sequence[Record]) -> None:
+        """Put records in the place of those that were made of the same thing before."""
+        self._keep(key_of(stage, {"what": what}), stage, list(made))
+
+    def ask(self, asked: Mapping[str, Any]) -> None:
+        """Note that the run is now asked for this: more cells of a sweep, say."""
+        self._write({**self.info, "asked": dict(asked)})
+
     def failed(self, failure: Failure) -> None:
         """Record that a piece of work failed, until the run is resumed."""
         self._keep(key_of(failure.stage, {"failure": failure.what}), failure.stage, [failure])
@@ -261,6 +285,14 @@ class Drafts(RunFolder):
         except (Exception, SystemExit):  # a net of the user's may exit
             claim.with_suffix(FAILED).touch()
             raise
+
+    def has(self, key: str) -> bool:
+        """Say whether a cell is done or drafted."""
+        return self._finished(key) is not None or self._drafted(key) is not None
+
+    def leave(self, key: str, records: Sequence[Record]) -> None:
+        """Leave what another process made of a cell as its draft."""
+        self._keep(key, "", list(records))
 
     def taken(self, key: str) -> bool:
         """Say whether a worker is at the cell and has neither ended nor failed."""

@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 
 from purpleteam.core.config import build
-from purpleteam.core.errors import PurpleError, RunError, UsageError, unknown
+from purpleteam.core.errors import PurpleError, RunError, UsageError, failure_of, unknown
 from purpleteam.core.ledger import Ledger
 from purpleteam.core.plugins import check_trusted, load_plugin
 from purpleteam.core.progress import SILENT, Progress
 from purpleteam.core.records import Artefact, Measurement, Record, notes_of, record_from_json
 from purpleteam.core.runfolder import RunFolder
 from purpleteam.pipeline.config import RunConfig
-from purpleteam.pipeline.run import STAGES, do_stage, failure_of, prepare
+from purpleteam.pipeline.run import STAGES, do_stage, prepare
 from purpleteam.verbs import VERBS
 from purpleteam.verbs.verb import ASKED
 

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from purpleteam.core.errors import NeedsFailed, PurpleError, RunError, place_of, reason_of
+from purpleteam.core.errors import NeedsFailed, RunError, failure_of
 from purpleteam.core.plugins import module_of
 from purpleteam.core.progress import SILENT, Progress
 from purpleteam.core.provenance import check_key, sign_run
@@ -207,14 +207,6 @@ def parts_of(run: Run, stage: str) -> list[Piece]:
         if stage in run.config.stages
         and any(f"{part.__module__}.".startswith(f"{room}.") for room in rooms)
     ]
-
-
-def failure_of(error: BaseException) -> str:
-    """Return in one line what went wrong, and where it was nobody's refusal."""
-    text = reason_of(error, 300)
-    if isinstance(error, PurpleError):
-        return text
-    return f"{type(error).__name__}: {text} in {place_of(error)[1] or 'a library'}"
 
 
 def _disk_is_full(error: BaseException | None) -> bool:

@@ -273,6 +273,43 @@ def heatmap(
     return _drawing(title, about, (width, top + size * CELL + 4), parts, class_="square")
 
 
+WIDE = 76
+
+
+def heat(
+    title: str,
+    about: str,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    numbers: Sequence[Sequence[Number | None]],
+) -> Markup:
+    """Return squares of fractions, darker where they are larger; what is missing stays empty."""
+    left = max(64, round(LETTER * max(map(len, rows), default=1)) + 18)
+    names = [name if len(name) * LETTER < WIDE else f"{name[: int(WIDE / LETTER) - 1]}…"
+             for name in columns]  # fmt: skip
+    parts = [
+        _text(name, left + (place + 0.5) * WIDE, 18, "tick middle")
+        for place, name in enumerate(names)
+    ]
+    for i, (name, line) in enumerate(zip(rows, numbers, strict=True)):
+        y = 30 + i * CELL
+        parts.append(_text(name, left - 10, y + CELL / 2 + 4, "tick end"))
+        for j, number in enumerate(line):
+            square: dict[str, object] = {"x": left + j * WIDE, "y": y}
+            square |= {"width": WIDE - 2, "height": CELL - 2}
+            if number is None:
+                parts.append(element("rect", **square, class_="empty"))
+                continue
+            depth = round(min(1.0, max(0.0, number.value)), 2)
+            class_ = "count strong" if depth > 0.55 else "count"
+            middle = (left + (j + 0.5) * WIDE - 1, y + CELL // 2 + 4)
+            shown = _text(number.text, *middle, class_)
+            drawn = element("rect", **square, class_="right", fill_opacity=depth)
+            parts.append(element("g", drawn, shown, data_record=number.records[0]))
+    size = (left + len(columns) * WIDE + 4, 34 + len(rows) * CELL)
+    return _drawing(title, about, size, parts, class_="square")
+
+
 WORD = re.compile(r"[\w-]+")
 SHAPES = "svg g title desc path rect circle ellipse line polyline polygon text tspan"
 ELEMENTS = WORD.findall(SHAPES)

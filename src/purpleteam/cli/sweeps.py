@@ -1,0 +1,50 @@
+"""sweep: the product of what a file lists."""
+
+from pathlib import Path
+from typing import Annotated
+
+from purpleteam.cli.build import Answer, How
+from purpleteam.cli.runs import Out
+from purpleteam.cli.screen import say
+from purpleteam.core.errors import UsageError, unknown
+from purpleteam.core.progress import Progress
+from purpleteam.verbs.verb import Option
+
+
+def sweep(
+    file: Annotated[Path, Option(name="FILE", kind=Path, help="YAML or TOML; see docs/sweeps.md.")],
+    *,
+    engine: Annotated[str, "Who does the cells: inline, or ray; see purple ls."] = "inline",
+    workers: Annotated[
+        int | None, Option(kind=int, least=1, most=1024, help="Processes; 1 by default.")
+    ] = None,
+    address: Annotated[str | None, "Of a Ray cluster: auto, or HOST:PORT; else one here."] = None,
+    out: Out = None,
+    how: How,
+    progress: Progress,
+) -> Answer:
+    """The product of what a file lists, a cell each; what is there already is not done again.
+
+    Exit code 2 where a cell failed: the same command tries it again.
+    """
+    from purpleteam.pipeline.engines import ENGINES
+    from purpleteam.pipeline.sweep import read_plan, run_sweep
+
+    if engine not in ENGINES:
+        raise UsageError(unknown("engine", engine, ENGINES))
+    plan = read_plan(file)
+    folder = out or Path("runs") / plan.name
+    done = run_sweep(
+        plan,
+        folder,
+        engine=engine,
+        workers=workers,
+        address=address,
+        command=how.typed,
+        progress=progress,
+        told=lambda line: None if how.quiet or how.as_json else say(line),
+    )
+    lines = [f"{done.cells} cells: {done.done} done, {done.before} of them before"]
+    lines += [f"{len(done.failures)} failed"] if done.failures else []
+    lines += [f"table: {done.table}", f"report: {done.report}"]
+    return Answer(values=done.to_json(), shown=lines, exit_code=2 if done.failures else 0)

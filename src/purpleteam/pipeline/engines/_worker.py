@@ -1,0 +1,41 @@
+"""A process that does jobs: a line of JSON in for each, a line out; it ends when its input does."""
+
+import json
+import os
+import sys
+import threading
+import time
+from dataclasses import asdict
+
+from purpleteam.core.plugins import load_plugin
+from purpleteam.pipeline.engines import Job
+from purpleteam.pipeline.engines._job import do
+
+LOOK = 1.0  # seconds between two looks whether the driver is still there
+
+
+def main() -> None:
+    """Do what comes; what others print goes to standard error."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    for name in sys.argv[1:]:
+        load_plugin(name)
+    for line in sys.stdin:
+        answer = json.dumps(asdict(do(Job(**json.loads(line)))))
+        try:
+            answers.write(f"{answer}\n")
+            answers.flush()
+        except BrokenPipeError:  # the driver was killed
+            os._exit(1)
+
+
+def _end_with(parent: int) -> None:
+    """End at once where the driver was killed: nobody reads the answer."""
+    while os.getppid() == parent:
+        time.sleep(LOOK)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+"""On this machine: in this process, or in several beside it."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import asdict, replace
+from queue import SimpleQueue
+
+from purpleteam.core.plugins import asked_plugins
+from purpleteam.pipeline.engines import ENGINES, TRIES, Engine, Job, Outcome, refuse_address
+from purpleteam.pipeline.engines._job import do
+
+WORKER = "purpleteam.pipeline.engines._worker"
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+class Alone:
+    """This process does one job after the other."""
+
+    def run(self, jobs: Sequence[Job]) -> Iterator[Outcome]:
+        """Do all jobs in their order."""
+        yield from map(do, jobs)
+
+    def close(self) -> None:
+        """Nothing was started."""
+
+
+class Beside:
+    """Processes that do the jobs; one that dies is replaced, and its job begun again."""
+
+    def __init__(self, workers: int, threads: int) -> None:
+        self.env = os.environ | dict.fromkeys(THREADS, str(threads))
+        self.idle: SimpleQueue[subprocess.Popen[str]] = SimpleQueue()
+        self.started: list[subprocess.Popen[str]] = []
+        self.pool = ThreadPoolExecutor(workers)
+        for _ in range(workers):
+            self.idle.put(self._start())
+
+    def run(self, jobs: Sequence[Job]) -> Iterator[Outcome]:
+        """Give each job to whoever is idle."""
+        futures = [self.pool.submit(self._give, job) for job in jobs]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        finally:
+            for future in futures:
+                future.cancel()
+
+    def close(self) -> None:
+        """Kill the processes: their results would be read by nobody."""
+        self.pool.shutdown(wait=False, cancel_futures=True)
+        for process in self.started:
+            process.kill()
+        for process in self.started:
+            process.__exit__(None, None, None)
+        self.pool.shutdown()
+
+    def _start(self) -> "subprocess.Popen[str]":
+        process = subprocess.Popen(  # noqa: S603 - our own module, no word of the user's
+            [sys.executable, "-m", WORKER, *asked_plugins()],
+            env=self.env,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+        )
+        self.started.append(process)
+        return process
+
+    def _give(self, job: Job) -> Outcome:
+        """Have a job done; begin it again, twice at most, where the process dies at it."""
+        process = self.idle.get()
+        how = ""
+        try:
+            for tries in range(1, TRIES + 1):
+                if answer := _ask(process, json.dumps(asdict(job))):
+                    return replace(Outcome(**json.loads(answer)), tries=tries)
+                how = f"its process ended with code {process.wait()}"
+                self.started.remove(process)
+                process.__exit__(None, None, None)
+                process = self._start()
+        finally:
+            self.idle.put(process)
+        return Outcome(key=job.key, error=f"crashed {TRIES} times: {how}", tries=TRIES)
+
+
+def _ask(process: "subprocess.Popen[str]", line: str) -> str:
+    """Return the answer to a line; nothing where the process has ended."""
+    asked, answer = process.stdin, process.stdout
+    if asked is None or answer is None:  # never: both are pipes
+        return ""
+    try:
+        asked.write(f"{line}\n")
+        asked.flush()
+        return answer.readline()
+    except (OSError, ValueError):
+        return ""
+
+
+@ENGINES.register("inline")
+def inline(*, workers: int | None, threads: int, address: str | None) -> Engine:
+    """Return this process, or several beside it where more than one worker is asked for."""
+    refuse_address("inline", address)
+    return Alone() if workers in (None, 1) else Beside(workers or 1, threads)
