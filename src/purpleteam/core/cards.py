@@ -21,7 +21,7 @@ ZOO: Mapping[str, str] = {
     "certified-0.3": "sha256:cbd28c31f21f5fb893e0b93c53eae9033694c4f1ba4a8916d076cdbc70c75dde",
     "certified-0.1": "sha256:0cabee334fc7c4ff9ebd4165b572a7aeb3f73f1b8a3b98c39b6c047e5c223777",
     "robust-0.3": "sha256:c11cdcd098f045f9a686f02a223f5060193933b56165dac6b7dab51eb8d90c1a",
-    "standard": "sha256:9c192f06e93bf86f364befeb7f7500478af772e1080cd5564de5df2b47ea1c50",
+    "standard": "sha256:f6faa0387796b7ae650cc3c96f735c937e3d9e12fd2ee0f9b81f6596c9d5b039",
 }
 """The identities of the models that ship in the package."""
 

@@ -24,6 +24,7 @@ from purpleteam.core.schema import SCHEMA, migrate
 FOLDERS = ("outcomes", "models", "images", "figures", "exports")
 CELL = "cell"
 DRAFTS, CLAIM, FAILED = ".drafts", ".claim", ".failed"
+AT_ONCE = 500  # cells that are written in one go
 
 
 class RunFolder:
@@ -159,13 +160,18 @@ class RunFolder:
         """
         known = {record.id for records in self._cells_done().values() for record in records}
         taken: dict[str, list[Record]] = {}
+        fresh: dict[str, list[Record]] = {}
         for key in keys:
             made = self._finished(key)
             if made is None and (drafted := self._drafted(key)) is not None:
-                made = self._keep(key, stage, [one for one in drafted if one.id not in known])
+                made = fresh[key] = [one for one in drafted if one.id not in known]
                 known |= {record.id for record in made}
             if made is not None:
                 taken[key] = made
+            if len(fresh) >= AT_ONCE:
+                self._keep_all(fresh, stage)
+                fresh = {}
+        self._keep_all(fresh, stage)
         return taken
 
     def made_again(self, stage: str, what: str, made: Sequence[Record]) -> None:
@@ -197,19 +203,29 @@ class RunFolder:
 
     def _keep(self, key: str, stage: str, made: list[Record]) -> list[Record]:
         """Write the records of a cell with its closing line, and return them."""
-        if notes_of(made, CELL):
-            raise ValueError(f"a note cannot be named {CELL!r}: that closes a cell")
-        closing = Note(name=CELL, facts={"cell": key, "stage": stage, "records": len(made)})
-        self._ledger.append(record.to_json() for record in [*made, closing])
+        self._keep_all({key: made}, stage)
+        return made
+
+    def _keep_all(self, cells: Mapping[str, list[Record]], stage: str) -> None:
+        """Write the records of cells, each with its closing line, and forget their drafts."""
+        lines: list[Record] = []
+        for key, made in cells.items():
+            if notes_of(made, CELL):
+                raise ValueError(f"a note cannot be named {CELL!r}: that closes a cell")
+            facts = {"cell": key, "stage": stage, "records": len(made)}
+            lines += [*made, Note(name=CELL, facts=facts)]
+        if not lines:
+            return
+        self._ledger.append(record.to_json() for record in lines)
         info = self.info
-        if (artefacts := artefacts_of(made)) or "records" in info:
+        if (artefacts := artefacts_of(lines)) or "records" in info:
             info.pop("records", None)  # of an end that was not the end
             info["artefacts"] |= artefacts
             self._write(info)
-        self._cells_done()[key] = made
-        for ending in (".json", CLAIM, FAILED):  # of whoever did it ahead
-            self._draft(key).with_suffix(ending).unlink(missing_ok=True)
-        return made
+        self._cells_done().update(cells)
+        for key in cells:
+            for ending in (".json", CLAIM, FAILED):  # of whoever did it ahead
+                self._draft(key).with_suffix(ending).unlink(missing_ok=True)
 
     def _finished(self, key: str) -> list[Record] | None:
         records = self._cells_done().get(key)

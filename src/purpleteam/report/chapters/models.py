@@ -38,8 +38,11 @@ def _time(evidence: Evidence, record: Measurement) -> view.Inline:
 
 def _stands_for_it(evidence: Evidence, record: Measurement) -> bool:
     """Say whether a measurement stands for its model: clean accuracy, where that was measured."""
-    clean = about(evidence.find("clean_accuracy"), record)
-    return not record.how.get("repair") and (record.name == "clean_accuracy" or clean is None)
+    if record.how.get("repair"):
+        return False
+    if record.name == "clean_accuracy":
+        return True
+    return about(evidence.find("clean_accuracy"), record) is None
 
 
 def _notes(evidence: Evidence) -> list[view.Prose]:
