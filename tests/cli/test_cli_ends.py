@@ -28,7 +28,7 @@ def test_a_run_that_is_stopped_says_how_to_go_on_and_knows_that_it_was(tmp_path:
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (130, "")
-    assert err == "stopped; a run goes on where it was with --resume\n"
+    assert err == "stopped; a run goes on with --resume, a sweep as it was typed\n"
     info = json.loads((tmp_path / "run" / "run.json").read_text("utf-8"))
     assert info["status"] == "stopped"
 

@@ -9,10 +9,15 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
-from purpleteam.core.errors import ConfigError, RunError
-from purpleteam.core.runfolder import RunFolder
-from purpleteam.pipeline.sweep import Swept, read_plan, run_sweep
+from purpleteam.core.errors import ConfigError, ModelError, RunError
+from purpleteam.core.runfolder import RunFolder, key_of
+from purpleteam.core.verification import verify
+from purpleteam.pipeline.plan import read_plan
+from purpleteam.pipeline.sweep import Swept, _alone, run_sweep
+from purpleteam.report.chapters.sweep import points_of
+from purpleteam.report.collect import Evidence
 
 SWEEP = """
 name: tiny
@@ -32,11 +37,12 @@ def build():
         def forward(self, x):
             with open("begun", "a") as file:
                 file.write(f"{len(x)}\\n")
-            if len(x) == 23 and os.path.exists("kills"):
-                os.kill(os.getpid(), 9)
+            KILLS
             return self.net(x)
     return Net()
 """
+KILLS = "if len(x) == 23 and os.path.exists('kills'): os.kill(os.getpid(), 9)"
+CRASHING = CRASHING.replace("KILLS", KILLS)
 
 
 @pytest.fixture
@@ -61,6 +67,10 @@ def test_the_product_of_all_lists_is_planned_each_cell_once(file: Path) -> None:
     assert cells[-1].options["epsilon"] == [8 / 255] and cells[-1].options["images"] == "digits"
     file.write_text(SWEEP.replace("[0, 1]", "[0, 1, 1]"), encoding="utf-8")
     assert read_plan(file).cells == cells
+    file.write_text(SWEEP.replace("8/255], limit", "8/255], seed: 0, limit"), encoding="utf-8")
+    assert {key_of("", one.options) for one in read_plan(file).cells} == {
+        key_of("", one.options) for one in cells
+    }
 
 
 @pytest.mark.parametrize(
@@ -73,6 +83,11 @@ def test_the_product_of_all_lists_is_planned_each_cell_once(file: Path) -> None:
         ("[0, 1]", "[-1]", "seed = -1: must be at least 0"),
         ("8/255", "far", "'far'"),
         ("name: tiny", "names: tiny", "unknown key 'names'.*name"),
+        ("name: tiny", "name: ../tiny", "name = '../tiny': must be letters"),
+        ("name: tiny", "name: 2020-01-01", "no text or number .*date.*in quotes"),
+        ("limit: 20, checked", "checked: 20, checked", "'checked' stands twice"),
+        ("fgsm", "fgms", "unknown attack 'fgms'.*fgsm"),
+        ("0.1,", ".nan,", "epsilon: 'nan' is no finite number"),
         ("cells:", "cells: {", "cannot be read"),
         ("name: tiny", "threads: many", "threads = 'many': must be from 1 to 256"),
     ],
@@ -140,12 +155,78 @@ def test_a_cell_that_kills_its_process_costs_no_other(
     assert "crashed 3 times" not in again.report.read_text("utf-8")
 
 
-def test_what_a_verb_refuses_is_told_and_the_others_are_done(file: Path, tmp_path: Path) -> None:
-    file.write_text(SWEEP.replace("fgsm", "[fgsm, fgms]"), encoding="utf-8")
-    done = swept(file, tmp_path / "out")
-    assert done.done == 10
-    assert len(done.failures) == 2
-    assert all(one.reason.startswith("unknown attack 'fgms'") for one in done.failures)
+def test_the_table_and_the_page_are_of_the_cells_that_are_asked_for_now(
+    file: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    for epsilon, before in (("0.1", 0), ("[0.1, 0.2]", 1), ("0.2", 1), ("0.1", 1)):
+        block = f"{{verb: attack, dataset: digits, attack: fgsm, epsilon: {epsilon}, limit: 20}}"
+        file.write_text(f"cells: [{block}]", encoding="utf-8")
+        done = swept(file, out)
+        lines = (out / done.table.relative_to(out)).read_text("utf-8").splitlines()
+        assert (done.before, len(lines) - 1) == (before, done.cells)
+    assert "fgsm over" not in done.report.read_text("utf-8")
+    assert verify(out).verdict == "pass"
+
+
+def test_a_replaced_file_is_another_model_and_never_its_mean(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("own.py").write_text(CRASHING, encoding="utf-8")
+    block = "{verb: evaluate, model: own.py:build, weights: w.pt, dataset: digits, limit: [20, 30]}"
+    Path("sweep.yaml").write_text(f"cells: [{block}]", encoding="utf-8")
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        state = {"net.1.weight": torch.randn(10, 784), "net.1.bias": torch.zeros(10)}
+        torch.save(state, "w.pt")
+        done = swept(Path("sweep.yaml"), Path("out"))
+        assert (done.before, done.done) == (0, 2)
+    told = points_of(Evidence.read(tmp_path / "out"))["clean_accuracy"]
+    assert len({point.record.subject["model"] for point in told}) == 1 and len(told) == 2
+
+
+def test_two_sweeps_are_never_at_one_folder(file: Path, tmp_path: Path) -> None:
+    block = "{verb: evaluate, dataset: digits, limit: 20}"
+    file.write_text(f"cells: [{block}]", encoding="utf-8")
+    with _alone(tmp_path / "out"), pytest.raises(RunError, match="another sweep is at"):
+        swept(file, tmp_path / "out")
+    assert swept(file, tmp_path / "out").done == 1
+
+
+def test_stopping_begins_no_cell_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    waits = "if len(x) == 23: __import__('time').sleep(60)"
+    Path("own.py").write_text(CRASHING.replace(KILLS, waits), encoding="utf-8")
+    block = "{verb: evaluate, model: own.py:build, dataset: digits, limit: [22, 23]}"
+    Path("sweep.yaml").write_text(f"cells: [{block}]", encoding="utf-8")
+    typed = [sys.executable, "-m", "purpleteam", "sweep", "sweep.yaml", "--workers", "2"]
+    driver = subprocess.Popen(typed, stderr=subprocess.PIPE, text=True)
+    begun = Path("begun")
+    while driver.poll() is None and not (begun.exists() and "23" in begun.read_text("utf-8")):
+        time.sleep(0.05)
+    driver.send_signal(signal.SIGINT)
+    _, said = driver.communicate(timeout=30)
+    assert (driver.returncode, "a sweep as it was typed" in said) == (130, True)
+    assert begun.read_text("utf-8").split().count("23") == 1
+    assert json.loads(Path("runs/sweep/run.json").read_text("utf-8"))["status"] == "stopped"
+
+
+def test_a_net_may_go_to_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    moves = CRASHING.replace(KILLS, "os.chdir('/')").replace('"begun"', "os.devnull")
+    Path("own.py").write_text(moves, encoding="utf-8")
+    block = "{verb: evaluate, model: own.py:build, dataset: digits, limit: [20, 21]}"
+    Path("sweep.yaml").write_text(f"cells: [{block}]", encoding="utf-8")
+    for workers in (1, 2):
+        assert swept(Path("sweep.yaml"), Path(f"out{workers}"), workers=workers).done == 2
+
+
+def test_what_cannot_be_opened_leaves_no_folder(file: Path, tmp_path: Path) -> None:
+    file.write_text(SWEEP.replace("robust-0.3", "nobody"), encoding="utf-8")
+    with pytest.raises(ModelError, match="'nobody'"):
+        swept(file, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_page_shows_curves_a_map_and_a_table(file: Path, tmp_path: Path) -> None:

@@ -108,7 +108,7 @@ def main(arguments: list[str] | None = None) -> None:
             raise
         code = screen.refuse(_told(error), as_json=as_json)
     if code == STOPPED:
-        screen.say("stopped; a run goes on where it was with --resume")
+        screen.say("stopped; a run goes on with --resume, a sweep as it was typed")
     with suppress(OSError):  # where this fails, it was said
         screen.write()
     sys.exit(code if isinstance(code, int) else 0)

@@ -28,7 +28,8 @@ def sweep(
     Exit code 2 where a cell failed: the same command tries it again.
     """
     from purpleteam.pipeline.engines import ENGINES
-    from purpleteam.pipeline.sweep import read_plan, run_sweep
+    from purpleteam.pipeline.plan import read_plan
+    from purpleteam.pipeline.sweep import run_sweep
 
     if engine not in ENGINES:
         raise UsageError(unknown("engine", engine, ENGINES))
@@ -44,7 +45,8 @@ def sweep(
         progress=progress,
         told=lambda line: None if how.quiet or how.as_json else say(line),
     )
-    lines = [f"{done.cells} cells: {done.done} done, {done.before} of them before"]
+    cells = "1 cell" if done.cells == 1 else f"{done.cells} cells"
+    lines = [f"{cells}: {done.done} done, {done.before} of them before"]
     lines += [f"{len(done.failures)} failed"] if done.failures else []
     lines += [f"table: {done.table}", f"report: {done.report}"]
     return Answer(values=done.to_json(), shown=lines, exit_code=2 if done.failures else 0)

@@ -156,16 +156,14 @@ class RunFolder:
     def take_over(self, stage: str, keys: Iterable[str]) -> dict[str, list[Record]]:
         """Return the records of cells by key, those that were left as drafts now written here.
 
-        A record that another cell has is not written again; a cell that was never done is left out.
+        A cell that was never done is left out.
         """
-        known = {record.id for records in self._cells_done().values() for record in records}
         taken: dict[str, list[Record]] = {}
         fresh: dict[str, list[Record]] = {}
         for key in keys:
             made = self._finished(key)
-            if made is None and (drafted := self._drafted(key)) is not None:
-                made = fresh[key] = [one for one in drafted if one.id not in known]
-                known |= {record.id for record in made}
+            if made is None and (made := self._drafted(key)) is not None:
+                fresh[key] = made
             if made is not None:
                 taken[key] = made
             if len(fresh) >= AT_ONCE:

@@ -5,6 +5,6 @@
 - `stages/`   one file a stage; each piece of work is a cell of the run folder
 - `validation` what a stage would stumble over, refused before any work
 - `state`     what the stages share;  `beside`: trainings in processes of their own
-- `sweep`     the product of what a file lists, a cell each;  `engines/`: who does them
+- `sweep`     the cells of a `plan`, the product of what a file lists;  `engines/`: who does them
 - `replay`    re-run the cell behind one record and compare
 """

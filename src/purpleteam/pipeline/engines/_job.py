@@ -1,10 +1,13 @@
 """One job: the call of a verb, in whatever process it runs."""
 
+import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
 from inspect import signature
+from pathlib import Path
 from typing import Any
 
 from purpleteam.core.errors import failure_of
@@ -22,7 +25,8 @@ def do(job: Job) -> Outcome:
     """Call the verb; return its records, and which call made them. What fails is told."""
     started = time.perf_counter()
     try:
-        result = VERBS[job.verb].call(**_ready(job))
+        with _here():
+            result = VERBS[job.verb].call(**_ready(job))
         facts = {"verb": job.verb, "options": dict(job.options)}
         made = [record.id for record in result.records]
         note = Note(name=ASKED, facts=facts | {"records": made})
@@ -37,7 +41,24 @@ def subject_of(verb: str, options: Mapping[str, Any]) -> Subject:
     takes = signature(VERBS[verb].call).parameters
     given = {name: options.get(name, takes[name].default) for name in takes}
     described = {name: given[name] for name in DESCRIBED if given.get(name) is not None}
-    return _subject(given["images"], given.get("model"), tuple(sorted(described.items())))
+    with _here():
+        return _subject(given["images"], given.get("model"), tuple(sorted(described.items())))
+
+
+@contextmanager
+def _here() -> Iterator[None]:
+    """Come back to the current folder: a net of the user's may go to another."""
+    before = Path.cwd()
+    try:
+        yield
+    finally:
+        os.chdir(before)
+
+
+def forget() -> None:
+    """Open images and models anew: their files may be others now."""
+    _dataset.cache_clear()
+    _subject.cache_clear()
 
 
 def _ready(job: Job) -> dict[str, Any]:

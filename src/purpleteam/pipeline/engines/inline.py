@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, replace
@@ -36,6 +37,7 @@ class Beside:
         self.idle: SimpleQueue[subprocess.Popen[str]] = SimpleQueue()
         self.started: list[subprocess.Popen[str]] = []
         self.pool = ThreadPoolExecutor(workers)
+        self.lock, self.closing = threading.Lock(), False
         for _ in range(workers):
             self.idle.put(self._start())
 
@@ -51,12 +53,13 @@ class Beside:
 
     def close(self) -> None:
         """Kill the processes: their results would be read by nobody."""
-        self.pool.shutdown(wait=False, cancel_futures=True)
-        for process in self.started:
-            process.kill()
+        with self.lock:
+            self.closing = True
+            for process in self.started:
+                process.kill()
+        self.pool.shutdown(cancel_futures=True)
         for process in self.started:
             process.__exit__(None, None, None)
-        self.pool.shutdown()
 
     def _start(self) -> "subprocess.Popen[str]":
         process = subprocess.Popen(  # noqa: S603 - our own module, no word of the user's
@@ -66,6 +69,7 @@ class Beside:
             stdout=subprocess.PIPE,
             text=True,
             encoding="utf-8",
+            start_new_session=True,  # Ctrl+C is for the driver, which ends them
         )
         self.started.append(process)
         return process
@@ -79,9 +83,12 @@ class Beside:
                 if answer := _ask(process, json.dumps(asdict(job))):
                     return replace(Outcome(**json.loads(answer)), tries=tries)
                 how = f"its process ended with code {process.wait()}"
-                self.started.remove(process)
-                process.__exit__(None, None, None)
-                process = self._start()
+                with self.lock:
+                    if self.closing:
+                        return Outcome(key=job.key, error="stopped", tries=tries)
+                    self.started.remove(process)
+                    process.__exit__(None, None, None)
+                    process = self._start()
         finally:
             self.idle.put(process)
         return Outcome(key=job.key, error=f"crashed {TRIES} times: {how}", tries=TRIES)

@@ -1,5 +1,7 @@
 """A sweep: each metric over what was varied, as curves, as a map and as a table."""
 
+import csv
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -28,16 +30,29 @@ class Point:
 
 
 def points_of(evidence: Evidence) -> dict[str, list[Point]]:
-    """Return the measurements of all cells by metric, those of single classes left out."""
+    """Return the measurements of the table's cells by metric, those of single classes left out.
+
+    What an older file of the sweep asked for is in the records, and not in the table.
+    """
     by_id = {record.id: record for record in evidence.measurements}
-    calls = [note.facts for note in evidence.notes("asked")] if "sweep" in evidence.asked else []
+    current = _in_table(evidence)
+    calls = [note.facts for note in evidence.notes("asked")] if current else []
     found: dict[str, list[Point]] = {}
     for call in calls:
         options = {key: _plain(value) for key, value in dict(call.get("options", {})).items()}
         for record in filter(None, map(by_id.get, call.get("records", ()))):
-            if not isinstance(record.value, Counts) and "class" not in record.how:
+            counted = isinstance(record.value, Counts) or "class" in record.how
+            if record.id in current and not counted:
                 found.setdefault(record.name, []).append(Point(options, record))
     return {name: _varied(points) for name, points in found.items()}
+
+
+def _in_table(evidence: Evidence) -> set[str]:
+    path = evidence.root / "exports" / "sweep.csv"
+    if "sweep" not in evidence.asked or not path.is_file():
+        return set()
+    with path.open(encoding="utf-8", newline="") as file:
+        return {row["record"] for row in csv.DictReader(file) if "record" in row}
 
 
 def _plain(value: Any) -> Any:
@@ -75,9 +90,11 @@ def _mean(records: Sequence[Measurement]) -> Number:
     first = number_of(records[0])
     values = [number_of(record).value for record in records]
     ids = tuple(record.id for record in records)
-    if len(set(values)) == 1 or not all(0 <= value <= 1 for value in values):
+    if max(values) - min(values) <= 1e-9 * max(1.0, *map(abs, values)):
         return replace(first, records=ids)  # alike: the sample tells more than the spread
-    number = of_value(mean(values, bounds=(0, 1)), records[0].name, records[0].id)
+    shares = all(0 <= value <= 1 for value in values)
+    bounds = (0.0, 1.0) if shares else (-math.inf, math.inf)
+    number = of_value(mean(values, bounds=bounds), records[0].name, records[0].id)
     return replace(number, records=ids, flag=first.flag, established=first.established)
 
 
