@@ -21,6 +21,7 @@ import abuse_tables
 import attack_tables
 import backdoor_tables
 import certified_tables
+import scale_tables
 import scan_tables
 import serving_tables
 import verdict_tables
@@ -45,6 +46,7 @@ DOCS = (
     "measured",
     "scanning",
     "signing",
+    "sweeps",
 )
 PAGES = tuple(
     ROOT / f"{name}.md" for name in ("README", "SECURITY", *(f"docs/{one}" for one in DOCS))
@@ -254,6 +256,7 @@ BLOCKS: dict[str, Callable[[Path], str]] = {
     "refusal": serving_tables.refusal,
     "reproducible": verdict_tables.reproducible,
     "restart": serving_tables.restart,
+    "scale": scale_tables.scale,
     "scan": scan_tables.files,
     "scan_cost": scan_tables.cost,
     "scan_fuzz": scan_tables.fuzz,
