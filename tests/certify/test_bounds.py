@@ -28,7 +28,7 @@ from purpleteam.certify.bounds import (
 )
 from purpleteam.certify.boxes import Box
 from purpleteam.certify.folding import folded
-from purpleteam.certify.layers import Affine, Convolution, Dense, Layer
+from purpleteam.certify.layers import Affine, Convolution, Dense, Layer, Sum
 from purpleteam.certify.network import Network, network_of
 from purpleteam.certify.scaling import Scaling
 from purpleteam.certify.slopes import optimise
@@ -309,6 +309,75 @@ def test_a_mean_before_the_last_layer_is_a_part_of_it(pool: nn.Module) -> None:
     torch.testing.assert_close(small(images((1, 8, 8))), net(images((1, 8, 8))))
     by_form = elided(network, intervals(network, box), labels)
     torch.testing.assert_close(interval_margins(small, box, labels), by_form, atol=1e-4, rtol=0)
+
+
+@given(seed=st.integers(0, 10**6), apart=st.floats(-7, 0), batch_norm=st.booleans())
+def test_what_folding_rounds_is_no_proof_where_two_rows_are_nearly_the_same(
+    seed: int, apart: float, batch_norm: bool
+) -> None:
+    rng = torch.Generator().manual_seed(seed)
+    last: list[nn.Module] = [nn.Linear(2, 2)]
+    last += [nn.BatchNorm1d(2, affine=False)] if batch_norm else []
+    net = nn.Sequential(nn.ReLU(), nn.AvgPool2d(3), nn.Flatten(), *last).eval()
+    with torch.no_grad():
+        row = 1e3 * torch.randn(2, generator=rng)
+        net[3].weight.copy_(row + 10**apart * torch.randn(2, 2, generator=rng))
+        net[3].bias.copy_(torch.randn(2, generator=rng) * 10**apart)
+    x = images((2, 3, 3), 4, seed)
+    network, box = network_of(net, (2, 3, 3)).to(torch.float32), ball(x, 0.0)
+    exact = network.to(torch.float64)(torch.cat([box.lower, box.upper, x]).double())
+    for label in (0, 1):
+        labels = torch.full((4,), label)
+        true = (exact[:, label] - exact[:, 1 - label]).reshape(3, 4).amin(0)
+        assert (interval_margins(folded(network), box, labels)[:, 0].double() <= true).all()
+
+
+class Times(nn.Module):
+    """The input minus a number, times several others, one after the other."""
+
+    def __init__(self, minus: float, factors: list[float]) -> None:
+        super().__init__()
+        self.minus, self.factors = minus, factors
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x - self.minus if self.minus else x
+        for factor in self.factors:
+            x = x * factor
+        return x
+
+
+@given(
+    minus=st.sampled_from([0.0, 1e3]),
+    factors=st.lists(st.floats(0.5, 2, width=32), min_size=1, max_size=30),
+    extreme=st.sampled_from([(), (1e-30, 1e-30, 1e30, 1e30), (1e-25, 1e-20, 1e25, 1e20)]),
+)
+def test_however_many_scalings_are_folded_into_one_its_box_holds(
+    minus: float, factors: list[float], extreme: tuple[float, ...]
+) -> None:
+    net = nn.Sequential(Times(minus, [*factors, *extreme]), nn.Flatten(), nn.Linear(4, 2))
+    network, x = network_of(net, (1, 2, 2)).to(torch.float32), images((1, 2, 2))
+    exact = network.to(torch.float64).values(x.double())
+    scaled = exact[len(network) - 3]  # before it is flattened
+    last = next(place for place, one in enumerate(folded(network).nodes, 1)
+                if not isinstance(one.layer, Scaling)) - 1  # fmt: skip
+    box = intervals(folded(network), ball(x, 0.0))[last]
+    assert (box.lower <= scaled).all() and (box.upper >= scaled).all()
+
+
+def test_an_image_that_overflows_costs_no_other_its_rounding() -> None:
+    layer = Dense(torch.randn(1, 20, generator=torch.Generator().manual_seed(0)))
+    x = 1e13 * torch.rand(1, 20, generator=torch.Generator().manual_seed(1))
+    alone = layer.interval(Box(x, x))
+    beside = torch.cat([x, torch.full((1, 20), math.nan)])
+    both = layer.interval(Box(beside, beside))
+    exact = layer.to(torch.float64).value(x.double())
+    for box in (alone, both.rows(slice(0, 1))):
+        assert (box.lower <= exact).all() and (exact <= box.upper).all()
+    huge = Box(torch.full((1, 2), -3e38), torch.full((1, 2), 3e38))
+    far = Sum().interval(huge, huge)
+    assert not far.lower.isnan().any() and not Sum().interval(far, far).upper.isnan().any()
+    bent = Rectifier(torch.tensor([0.0, 0.25])).interval(far)
+    assert not bent.lower.isnan().any() and not bent.upper.isnan().any()
 
 
 @settings(max_examples=25)

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from purpleteam.certify.boxes import Box, tiny, unit
+from purpleteam.certify.boxes import Box, tiny, unit, unknown_as_infinite
 from purpleteam.certify.layers import Layer, Pair
 
 
@@ -67,7 +67,7 @@ class Rectifier(Activation):
             return Box(lower, upper)
         lower = lower - 2 * unit(lower.dtype) * lower.abs() - tiny(lower.dtype)
         upper = upper + 2 * unit(lower.dtype) * upper.abs() + tiny(upper.dtype)
-        return Box(lower, upper)
+        return unknown_as_infinite(lower, upper)  # a slope of 0 times -inf
 
     def bent(self, box: Box) -> Tensor:
         return (box.lower < 0) & (box.upper > 0)

@@ -94,7 +94,8 @@ def _led(network: Network, box: Box, labels: Tensor, rounding: bool) -> Tensor:
 def _leads(layer: Dense) -> Dense:
     """Return a layer of the leads of each class over each; `interval` has room for its rounding."""
     weight, offset = layer.weight, layer.offset
-    weights = (weight[:, None] - weight).flatten(0, 1)
+    exact = weight if layer.exact is None else layer.exact  # of which the lead is rounded once
+    weights = (exact[:, None] - exact).flatten(0, 1).to(weight.dtype)
     if offset is None or layer.summed is None:
         return Dense(weights)
     parts = (layer.summed[:, None] + layer.summed).flatten()

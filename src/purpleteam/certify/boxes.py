@@ -8,6 +8,7 @@ by less than the smallest normal number for each product; what overflows is not 
 
 from __future__ import annotations
 
+import math
 from functools import cached_property
 from typing import NamedTuple
 
@@ -45,6 +46,12 @@ class Box(NamedTuple("Box", [("lower", Tensor), ("upper", Tensor)])):
 
     def rows(self, rows: Tensor | slice) -> Box:
         return Box(self.lower[rows], self.upper[rows])
+
+
+def unknown_as_infinite(lower: Tensor, upper: Tensor) -> Box:
+    """Return a box in which an end that is no number, as of inf - inf, holds everything."""
+    inf = math.inf
+    return Box(lower.nan_to_num(-inf, inf, -inf), upper.nan_to_num(inf, inf, -inf))
 
 
 def unit(dtype: torch.dtype) -> float:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from purpleteam.certify.layers import Convolution, Dense, Layer, Rearranged
+import torch
+
+from purpleteam.certify.layers import Affine, Convolution, Dense, Layer, Rearranged
 from purpleteam.certify.network import Network, Node
-from purpleteam.certify.scaling import Scaling
+from purpleteam.certify.scaling import Scaling, ordinary
 
 MANY = 1 << 22  # weights of a layer that is made wider
 
@@ -17,10 +19,19 @@ def folded(network: Network) -> Network:
 
     A mean over windows before a dense layer becomes part of that: what is bent is then last.
 
-    Of float32 it is rounded once, since float64 holds the products: to a bound that is one
-    product more in each sum, for which the error of its arithmetic has room. What offsets were
-    added up from is kept: of parts that nearly cancel, the rounding is all that is left.
+    All is multiplied in float64 and rounded once, at the end: to a bound that is one product more
+    in each sum, for which the error of its arithmetic has room. What offsets were added up from is
+    kept, and what the weights of dense layers were: of parts that nearly cancel, and of rows that
+    are nearly the same, the rounding is all that is left.
     """
+    kinds = (node.layer.kind for node in network.nodes if isinstance(node.layer, Affine))
+    like = next(kinds, None)
+    if like is None:
+        return network
+    return _folded(network.to(torch.float64)).to(like.dtype, like.device)
+
+
+def _folded(network: Network) -> Network:
     nodes: list[Node] = []
     place = {0: 0}  # of each node that was: where it is now
     for number, one in enumerate(network.nodes, 1):
@@ -60,11 +71,10 @@ def _unpooled(network: Network, number: int) -> tuple[Node, Node] | None:
     size = math.prod(shape)
     if size * len(weight) > MANY:
         return None
-    form = flat.layer.transpose(weight.double(), pool.shape)
-    wide = replace(mean, weight=mean.weight.double()).transpose(form, shape).flatten(1)
+    form = flat.layer.transpose(weight, pool.shape)
+    wide = mean.transpose(form, shape).flatten(1).contiguous()
     before = replace(flat, layer=Rearranged((size,)), shape=(size,))
-    layer = replace(dense.layer, weight=wide.to(weight.dtype).contiguous())
-    return before, replace(dense, layer=layer)
+    return before, replace(dense, layer=replace(dense.layer, weight=wide, exact=wide))
 
 
 def _joined(layer: Layer, node: Node) -> Layer | None:
@@ -78,16 +88,15 @@ def _joined(layer: Layer, node: Node) -> Layer | None:
         return None
     rows = []
     for values in (scaling.factor, scaling.offset):
-        full = (scaling.factor * 0 if values is None else values).double().expand(1, *node.shape)
+        full = (scaling.factor * 0 if values is None else values).expand(1, *node.shape)
         rows.append(full.reshape(node.shape[0], -1))
-    if any((full != full[:, :1]).any() for full in rows):
+    if any((full != full[:, :1]).any() for full in rows) or not ordinary(scaling.factor):
         return None
     factor, shift = (full[:, 0] for full in rows)
     parts = shift.abs()
     if layer.offset is not None and layer.summed is not None:
         shift = layer.offset * factor + shift
         parts = layer.summed * factor.abs() + parts
-    weight, dtype = layer.weight, layer.weight.dtype
-    weight = weight * factor.reshape(-1, *(1,) * (weight.ndim - 1))
-    weight, shift, parts = (value.to(dtype) for value in (weight, shift, parts))
-    return replace(layer, weight=weight, offset=shift, parts=parts)
+    weight = layer.weight * factor.reshape(-1, *(1,) * (layer.weight.ndim - 1))
+    exact = weight if isinstance(layer, Dense) else None
+    return replace(layer, weight=weight, offset=shift, parts=parts, exact=exact)

@@ -16,7 +16,15 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn import Parameter
 
-from purpleteam.certify.boxes import KNOWN, LIMIT, Box, gamma, tiny, unit
+from purpleteam.certify.boxes import (
+    KNOWN,
+    LIMIT,
+    Box,
+    gamma,
+    tiny,
+    unit,
+    unknown_as_infinite,
+)
 
 if TYPE_CHECKING:
     from purpleteam.certify.scaling import Scaling
@@ -51,7 +59,7 @@ class Layer(ABC):
         moved = {
             part.name: value.detach().to(device=device, dtype=dtype)
             for part in fields(self)
-            if isinstance(value := getattr(self, part.name), Tensor)
+            if isinstance(value := getattr(self, part.name), Tensor) and part.name != "exact"
         }
         return replace(self, **moved)
 
@@ -142,7 +150,7 @@ class Affine(Layer):
         near = 1 - 4 * by.error if least >= 0 else 1.0
         wide = torch.sub(upper, lower, alpha=near, out=upper if spare else None)
         total = torch.add(wide, lower, alpha=1 + near, out=lower if spare else None)
-        if least < 0:
+        if not least >= 0:
             wide.add_(total.abs(), alpha=2 * by.error)
         middle = self.product(total, half, self.offset)
         width = self.product(wide, by.sizes, by.slack)
@@ -152,9 +160,10 @@ class Affine(Layer):
             box = Box(lower, width.add_(lower))
             return box.within(-most, most) if most <= KNOWN else box
         # Something may overflow, and stays infinite or NaN; or underflow by more than `slack` has.
-        inf, most = math.inf, torch.finfo(middle.dtype).max
+        most = torch.finfo(middle.dtype).max
         radius = 0.5 * width + by.underflow * (1 + (reach if reach < most else most) + by.gain)
         lower, upper = middle - radius, middle.add_(radius)
+        inf = math.inf  # an end beyond all numbers tells nothing of that side
         return Box(lower.nan_to_num(-inf, -inf, -inf), upper.nan_to_num(inf, inf, inf))
 
     def _gain(self) -> float:
@@ -180,6 +189,8 @@ class Linear(Affine):
     offset: Tensor | None = None
     parts: Tensor | None = field(default=None, kw_only=True)
     """`summed`, where the offset is the sum of several (outputs,)."""
+    exact: Tensor | None = field(default=None, kw_only=True)
+    """What the weight was rounded from, in float64: of two rows, the difference may be less."""
 
     def scaled(self, scaling: Scaling) -> Self:
         """Return it with a scaling of its outputs after it, as one layer."""
@@ -334,7 +345,7 @@ class Sum(Layer):
             slack = self.value(*(box.magnitude for box in boxes))
             slack = slack * (2 * len(boxes) * unit(slack.dtype))
             lower, upper = lower - slack, upper + slack
-        return Box(lower, upper)
+        return unknown_as_infinite(lower, upper)
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,6 +12,14 @@ from torch import Tensor
 from purpleteam.certify.boxes import KNOWN, Box, tiny, unit
 from purpleteam.certify.layers import Affine, Pair
 
+ORDINARY = 2.0**100
+
+
+def ordinary(factor: Tensor) -> bool:
+    """Return whether no factor is so small or large that a product of a few is no number."""
+    size = factor.abs()
+    return bool(((size == 0) | ((size >= 1 / ORDINARY) & (size <= ORDINARY))).all())
+
 
 @dataclass(frozen=True, eq=False)
 class Scaling(Affine):
@@ -29,7 +37,8 @@ class Scaling(Affine):
         most = 2 * (gain * reach + shift) + unit(self.factor.dtype)
         if not (rounding and rises and most <= KNOWN):
             return super().interval(*boxes, rounding=rounding, spare=spare)
-        # Each end is three roundings off: of the product, the sum, and the offset of that end.
+        # Each end is a few roundings off: of factor and offset, where they were folded, of the
+        # product, the sum, and the offset of that end.
         exponent = math.frexp(reach)[1]
         ends = self.once(f"ends {exponent}", lambda: self._ends(2.0**exponent))
         lower, upper = (
@@ -48,17 +57,18 @@ class Scaling(Affine):
         """Return the offsets of the lower and of the upper end, where no input is above `reach`."""
         factor = self.factor.detach()
         offset = torch.zeros_like(factor) if self.offset is None else self.offset.detach()
-        slack = 4 * unit(factor.dtype) * (factor * reach + offset.abs()) + 8 * tiny(factor.dtype)
+        slack = 8 * unit(factor.dtype) * (factor * reach + offset.abs()) + 8 * tiny(
+            factor.dtype
+        ) * (1 + reach)
         return offset - slack, offset + slack
 
     def behind(self, other: Scaling) -> Scaling | None:
         """Return it and another after it as one; None where two offsets might cancel."""
         if self.offset is not None and other.offset is not None:
             return None
-        factor = self.factor.double() * other.factor
-        offset = other.offset if self.offset is None else self.offset.double() * other.factor
-        dtype = self.factor.dtype
-        return Scaling(factor.to(dtype), None if offset is None else offset.to(dtype))
+        factor = self.factor * other.factor
+        offset = other.offset if self.offset is None else self.offset * other.factor
+        return Scaling(factor, offset) if ordinary(factor) else None
 
     def transpose(self, form: Tensor, shape: tuple[int, ...]) -> Tensor:
         return form * self.factor
