@@ -58,6 +58,13 @@ ROWS: dict[str, dict[str, Any]] = {
         "arch": NET,
         "attack": ("box", "autoattack"),
     },
+    "robust-0.3-longer": {
+        "recipe": "pgd:ramp=true,augmentation=shift,steps=3,epochs=80,batch_size=128,"
+        "learning_rate=3e-3,schedule=one_cycle,averaging=ema,validation_images=1000",
+        "epsilon": 0.3,
+        "arch": NET,
+        "attack": ("box", "autoattack"),
+    },
     "standard": {"recipe": "standard", "arch": "wide_residual_cnn"},
     "small-0.1": {"recipe": QUICK.replace("25", "70"), "epsilon": 0.1, "arch": "small_cnn"},
 }
