@@ -52,7 +52,7 @@ class Watch:
     """So many near images before it make a query as suspicious as one can be."""
     allowance: float = 0.35
     """What every query takes off both sums: a share of suspicious ones that is let pass."""
-    alarm: float = 16.0
+    alarm: float = 24.0
     """The sum at which a client is told of."""
 
     def __post_init__(self) -> None:
