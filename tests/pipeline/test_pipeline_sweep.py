@@ -238,6 +238,17 @@ def test_the_page_shows_curves_a_map_and_a_table(file: Path, tmp_path: Path) -> 
     assert json.loads((tmp_path / "out" / "run.json").read_text("utf-8"))["status"] == "finished"
 
 
+def test_the_table_is_there_as_parquet_too_where_that_can_be_written(
+    file: Path, tmp_path: Path
+) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")
+    done = swept(file, tmp_path / "out")
+    rows = parquet.read_table(done.table.with_suffix(".parquet")).to_pylist()
+    lines = done.table.read_text("utf-8").splitlines()
+    assert len(rows) == len(lines) - 1 and list(rows[0]) == lines[0].split(",")
+    assert verify(done.run).verdict == "pass"
+
+
 def test_no_worker_outlives_a_driver(file: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     typed = [sys.executable, "-m", "purpleteam", "sweep", str(file), "--out", str(out)]

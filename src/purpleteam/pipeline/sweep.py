@@ -109,9 +109,10 @@ def run_sweep(
         )
         for failure in failures:
             folder.failed(failure)
-        table = place / TABLE
-        table.write_text(table_of(taken.values()), encoding="utf-8", newline="")
-        folder.made_again(STAGE, "table", [folder.artefact(table, "purple sweep")])
+        (place / TABLE).write_text(table_of(taken.values()), encoding="utf-8", newline="")
+        tables = [place / TABLE, *_parquet(place / TABLE)]
+        made = [folder.artefact(table, "purple sweep") for table in tables]
+        folder.made_again(STAGE, "table", made)
         folder.finish("incomplete" if failures else "finished")
         render(place)
     return Swept(
@@ -211,6 +212,17 @@ def _span(seconds: float) -> str:
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.0f} h"
+
+
+def _parquet(table: Path) -> list[Path]:
+    """Write a table as Parquet beside it; return the file, or none where pyarrow is not there."""
+    try:
+        from pyarrow import csv, parquet
+    except ImportError:
+        return []
+    target = table.with_suffix(".parquet")
+    parquet.write_table(csv.read_csv(table), target)
+    return [target]
 
 
 def table_of(cells: Iterable[Sequence[Record]]) -> str:
