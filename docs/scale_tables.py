@@ -16,11 +16,9 @@ def scale(path: Path) -> str:
     lines += ["| --- " * (len(names) + 1) + "|"]
     for engine, one in by.items():
         lines.append(f"| {engine} | " + " | ".join(str(one[name]) for name in names) + " |")
-    rows = [
-        f"{int(count):,}: {one['milliseconds a cell']} ms a cell, {one['peak megabytes']} MB at "
-        f"most, a page of {one['megabytes of the page']} MB"
-        for count, one in counts.items()
-    ]
-    cores = found["machine"]["cores"]
-    said = "The driver alone, of so many cells that take no time: " + "; ".join(rows)
-    return "\n".join([*lines, "", f"{said}. One run each, {cores} cores."])
+    told = list(next(iter(counts.values())))
+    lines += ["", "The driver alone, where cells take no time:", ""]
+    lines += ["| Cells | " + " | ".join(told) + " |", "| --- " * (len(told) + 1) + "|"]
+    for count, one in counts.items():
+        lines.append(f"| {int(count):,} | " + " | ".join(str(one[name]) for name in told) + " |")
+    return "\n".join([*lines, "", f"One run each, {found['machine']['cores']} cores."])

@@ -12,11 +12,13 @@ import pytest
 import torch
 
 from purpleteam.core.errors import ConfigError, ModelError, RunError
+from purpleteam.core.records import Measurement
 from purpleteam.core.runfolder import RunFolder, key_of
+from purpleteam.core.statistics import Estimate
 from purpleteam.core.verification import verify
 from purpleteam.pipeline.plan import read_plan
 from purpleteam.pipeline.sweep import Swept, _alone, run_sweep
-from purpleteam.report.chapters.sweep import points_of
+from purpleteam.report.chapters.sweep import _mean, points_of
 from purpleteam.report.collect import Evidence
 
 SWEEP = """
@@ -236,6 +238,20 @@ def test_the_page_shows_curves_a_map_and_a_table(file: Path, tmp_path: Path) -> 
     lines = (tmp_path / "out" / "exports" / "sweep.csv").read_text("utf-8").splitlines()
     assert lines[0].startswith("verb,model,images,attack,epsilon,seed,")
     assert json.loads((tmp_path / "out" / "run.json").read_text("utf-8"))["status"] == "finished"
+
+
+def test_a_mean_is_as_doubtful_as_its_worst_seed_and_is_of_all() -> None:
+    def measured(value: float, verdict: str) -> Measurement:
+        estimate = Estimate(value=value, n=20, low=value - 0.1, high=value + 0.1, method="t")
+        sound = {"soundness": {"verdict": verdict}}
+        return Measurement(name="loss", value=estimate, subject={}, detail=sound)
+
+    records = [measured(2.0, "sound"), measured(3.0, "weak"), measured(4.0, "not_established")]
+    number = _mean(records)
+    assert (number.value, len(number.records), number.established) == (3.0, 3, False)
+    assert "weak" in number.flag
+    alike = _mean([records[0], measured(2.0, "not_established")])
+    assert (alike.value, alike.established) == (2.0, False)
 
 
 def test_the_table_is_there_as_parquet_too_where_that_can_be_written(

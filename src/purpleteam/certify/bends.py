@@ -60,8 +60,9 @@ class Rectifier(Activation):
     def interval(self, *boxes: Box, rounding: bool = True, spare: bool = False) -> Box:
         (box,) = boxes
         if self.plain and rounding:
+            least, reach = box.span  # before its memory is written
             cut = Box(*map(F.relu_ if spare else F.relu, box))
-            return cut.within(max(box.span[0], 0.0), box.span[1])
+            return cut.within(max(least, 0.0), reach)
         lower, upper = map(self.value, box)
         if not rounding:
             return Box(lower, upper)

@@ -36,6 +36,8 @@ DATASET, TRAINING, MODEL, MODEL_NOTES = "dataset", "training", "model", "model-n
 MODEL_SCAN, TRAINING_SET_SCAN = "model-scan", "training-set-scan"
 NO_SEARCH, NO_REPAIR, NOT_TESTED = "no-search", "no-repair", "not-tested"
 GALLERY, SCAN, SERVED, SYSTEM_MODEL = "gallery", "scan", "served", "system-model"
+SWEEP_TABLE = "exports/sweep.csv"
+"""A line for each number that the cells of a sweep measured."""
 
 FIELDS: Mapping[str, frozenset[str]] = {
     name: frozenset(fields.split())

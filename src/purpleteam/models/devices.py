@@ -30,9 +30,9 @@ _WITHOUT_BF16 = re.compile(r"SSE41|AVX|AVX2(_VNNI(_2)?)?|AVX512_CORE(_VNNI)?", r
 def _keep_what_is_freed() -> None:
     """Let glibc keep freed memory for the next layer, in blocks of up to 32 MiB.
 
-    It gives blocks of 128 KiB back to the system and asks for them anew, and their pages are
-    zeroed: of nets of mid size, bounds took twice as long so. The limit becomes the size of the
-    largest block that was freed (M_MMAP_THRESHOLD in mallopt(3)).
+    It gives blocks from 128 KiB on back to the system and asks for them anew, with pages that are
+    zeroed each time. The limit becomes the size of the largest block that was freed
+    (M_MMAP_THRESHOLD in mallopt(3)).
     """
     torch.empty(31 << 20, dtype=torch.uint8, device="cpu")
 

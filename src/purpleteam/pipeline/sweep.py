@@ -23,6 +23,7 @@ from purpleteam.core.errors import RunError
 from purpleteam.core.progress import SILENT, Progress
 from purpleteam.core.records import Failure, Measurement, Record, notes_of, record_from_json
 from purpleteam.core.runfolder import Drafts, RunFolder, key_of
+from purpleteam.core.schema import SWEEP_TABLE
 from purpleteam.pipeline.engines import ENGINES, Engine, Job, Outcome
 from purpleteam.pipeline.engines._job import forget, subject_of
 from purpleteam.pipeline.plan import Cell, Plan, shortly
@@ -34,7 +35,6 @@ with suppress(ImportError):  # where there is none, nobody is kept out
     import fcntl
 
 STAGE = "sweep"
-TABLE = Path("exports") / "sweep.csv"
 AXES = ("model", "images", "attack", "recipe", "method", "norm", "epsilon", "seed")
 """The order in which the columns of a table stand; others follow."""
 
@@ -109,8 +109,8 @@ def run_sweep(
         )
         for failure in failures:
             folder.failed(failure)
-        (place / TABLE).write_text(table_of(taken.values()), encoding="utf-8", newline="")
-        tables = [place / TABLE, *_parquet(place / TABLE)]
+        (place / SWEEP_TABLE).write_text(table_of(taken.values()), encoding="utf-8", newline="")
+        tables = [place / SWEEP_TABLE, *_parquet(place / SWEEP_TABLE)]
         made = [folder.artefact(table, "purple sweep") for table in tables]
         folder.made_again(STAGE, "table", made)
         folder.finish("incomplete" if failures else "finished")
@@ -118,7 +118,7 @@ def run_sweep(
     return Swept(
         run=out,
         report=out / "report.html",
-        table=out / TABLE,
+        table=out / SWEEP_TABLE,
         cells=len(jobs),
         done=len(jobs) - len(failures),
         before=len(jobs) - len(missing),

@@ -6,7 +6,7 @@ asked keeps the results, so no filesystem has to be shared.
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from purpleteam.core.errors import UsageError
@@ -37,7 +37,6 @@ class Outcome:
     seconds: float = 0.0
     error: str = ""
     """In a line; empty where the job was done."""
-    tries: int = field(default=1)
 
 
 class Engine(Protocol):

@@ -7,7 +7,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from queue import SimpleQueue
 
 from purpleteam.core.plugins import asked_plugins
@@ -79,19 +79,19 @@ class Beside:
         process = self.idle.get()
         how = ""
         try:
-            for tries in range(1, TRIES + 1):
+            for _ in range(TRIES):
                 if answer := _ask(process, json.dumps(asdict(job))):
-                    return replace(Outcome(**json.loads(answer)), tries=tries)
+                    return Outcome(**json.loads(answer))
                 how = f"its process ended with code {process.wait()}"
                 with self.lock:
                     if self.closing:
-                        return Outcome(key=job.key, error="stopped", tries=tries)
+                        return Outcome(key=job.key, error="stopped")
                     self.started.remove(process)
                     process.__exit__(None, None, None)
                     process = self._start()
         finally:
             self.idle.put(process)
-        return Outcome(key=job.key, error=f"crashed {TRIES} times: {how}", tries=TRIES)
+        return Outcome(key=job.key, error=f"crashed {TRIES} times: {how}")
 
 
 def _ask(process: "subprocess.Popen[str]", line: str) -> str:

@@ -27,7 +27,6 @@ WAITING = 4
 """Jobs that wait at each worker: more would be lost with it, fewer leave it idle."""
 NAMED = ("model", "images", "training_set", "weights", "arch")
 """Options that may name files."""
-Files = Mapping[str, bytes]
 
 
 class Cluster:
@@ -69,9 +68,11 @@ class Cluster:
             job = running.pop(ended)
             try:
                 outcome = Outcome(**self.ray.get(ended))
+            except self.ray.exceptions.RayTaskError as error:  # such as of a plug-in: not retried
+                outcome = Outcome(key=job.key, error=reason_of(error))
             except self.ray.exceptions.RayError as error:
                 why = f"crashed {TRIES} times: {reason_of(error)}"
-                outcome = Outcome(key=job.key, error=why, tries=TRIES)
+                outcome = Outcome(key=job.key, error=why)
             yield outcome
 
     def close(self) -> None:

@@ -2,11 +2,12 @@
 
 import csv
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from purpleteam.core.records import Measurement
+from purpleteam.core.schema import SWEEP_TABLE
 from purpleteam.core.statistics import Counts, mean
 from purpleteam.report.chapter import CHAPTERS, Chapter
 from purpleteam.report.collect import Evidence
@@ -48,7 +49,7 @@ def points_of(evidence: Evidence) -> dict[str, list[Point]]:
 
 
 def _in_table(evidence: Evidence) -> set[str]:
-    path = evidence.root / "exports" / "sweep.csv"
+    path = evidence.root / SWEEP_TABLE
     if "sweep" not in evidence.asked or not path.is_file():
         return set()
     with path.open(encoding="utf-8", newline="") as file:
@@ -87,15 +88,22 @@ def _said(name: str, value: Any) -> str:
 
 def _mean(records: Sequence[Measurement]) -> Number:
     """Return the mean of measurements with its t interval; one alone as it is."""
-    first = number_of(records[0])
-    values = [number_of(record).value for record in records]
-    ids = tuple(record.id for record in records)
-    if max(values) - min(values) <= 1e-9 * max(1.0, *map(abs, values)):
-        return replace(first, records=ids)  # alike: the sample tells more than the spread
-    shares = all(0 <= value <= 1 for value in values)
-    bounds = (0.0, 1.0) if shares else (-math.inf, math.inf)
-    number = of_value(mean(values, bounds=bounds), records[0].name, records[0].id)
-    return replace(number, records=ids, flag=first.flag, established=first.established)
+    numbers = [number_of(record) for record in records]
+    number, values = numbers[0], [one.value for one in numbers]
+    if max(values) - min(values) > 1e-9 * max(1.0, *map(abs, values)):
+        bounds = (0.0, 1.0) if _are_shares(numbers) else (-math.inf, math.inf)
+        number = of_value(mean(values, bounds=bounds), records[0].name, records[0].id)
+    # where all are alike, the sample of one tells more than their spread
+    return replace(
+        number,
+        records=tuple(record.id for record in records),
+        flag="; ".join(dict.fromkeys(one.flag for one in numbers if one.flag)),
+        established=all(one.established for one in numbers),
+    )
+
+
+def _are_shares(numbers: Iterable[Number]) -> bool:
+    return all(0 <= end <= 1 for number in numbers for end in number.span)
 
 
 def _axis(points: Sequence[Point]) -> str:
@@ -126,7 +134,9 @@ def _curves(evidence: Evidence) -> Iterator[Figure]:
         title = f"{heading(metric)} over {axis}"
         y_label = metric.replace("_", " ")
         about = f"One line for each choice of the rest: the mean over seeds of {y_label}."
-        svg = curves(title, about, series, x_label=axis, y_label=y_label)
+        shares = all(_are_shares(line.values()) for line in lines.values())
+        over = (0.0, 1.0) if shares else None
+        svg = curves(title, about, series, x_label=axis, y_label=y_label, over=over, percent=shares)
         said = "Bands are 95 % intervals: over seeds where there are several, else of the sample."
         yield Figure(title, svg, (said,))
 
