@@ -3,29 +3,39 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
+from purpleteam.core.cards import zoo_names
 from purpleteam.core.config import from_file, number
 from purpleteam.core.digest import canonical_json
 from purpleteam.core.errors import ConfigError, PurpleError, unknown
-from purpleteam.core.runfolder import key_of
+from purpleteam.data.sources import DATASETS
 from purpleteam.verbs import VERBS, Option
 from purpleteam.verbs.verb import option_of
 
-SWEPT = ("attack", "certify", "detect", "evaluate")
+MAKERS = ("train", "harden", "poison", "repair")
+"""Verbs that make a model or images, which later entries may use."""
+SWEPT = ("attack", "certify", "detect", "evaluate", *MAKERS)
+TAKES = ("model", "images", "training_set")
+"""Options that may name what another cell makes."""
 OWN = ("out", "run", "progress", "threads", "command")
 """Options that a sweep gives each cell itself."""
+LEFT_OUT = ("budget", "detection", "picture", "strip")
+"""Options of time, or of files that are no part of a cell's name or of its records."""
 MOST = 1_000_000
-KNOWN = ("name", "threads", "cells")
+KNOWN = ("name", "threads", "seconds", "cells")
 KINDS = {float: "a number", int: "a whole number", bool: "true or false"}
 NAME = re.compile(r"\w[\w. -]*")
+PRODUCT = re.compile(r"[A-Za-z][\w-]*")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Cell:
     """One call of a verb."""
 
@@ -34,6 +44,81 @@ class Cell:
     what: str
     """Verb and axes in a line, for people."""
     block: int = 0
+    makes: str = ""
+    """What later entries call what it makes; empty where nothing is kept."""
+    uses: Mapping[str, Cell] = field(default_factory=dict)
+    """By option the cell whose product it takes; `options` has that one's name there."""
+
+    @property
+    def label(self) -> str:
+        """What the product is called beside others of its name."""
+        axes = self.what.partition(" ")[2].replace(" ", ", ")
+        return f"{self.makes}({axes})" if axes else self.makes
+
+    def gives(self, option: str) -> str | None:
+        """Return where in its product an option's value is; None where it makes no such thing."""
+        if self.verb != "poison":
+            return "" if option == "model" else None
+        if option == "model":
+            return "/model" if self.options.get("train") else None
+        return ""
+
+
+class Named(str):
+    """The name of what an earlier entry makes."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True)
+class Block:
+    """An entry of the file: a cell for each choice of an item from each list, made when asked."""
+
+    place: int
+    verb: str
+    axes: Mapping[str, Sequence[Any]]
+    always: Mapping[str, Any]
+    makes: str = ""
+    makers: Mapping[str, Sequence[Cell]] = field(default_factory=dict)
+    """The cells of earlier entries by what their products are called."""
+
+    @cached_property
+    def kept(self) -> tuple[Cell, ...]:
+        """The cells of an entry that makes something: the same ones whenever they are asked for."""
+        return tuple(self._cells())
+
+    def __iter__(self) -> Iterator[Cell]:
+        yield from self.kept if self.makes else self._cells()
+
+    def __len__(self) -> int:
+        named = [items for key, items in self.axes.items() if key in TAKES]
+        rest = math.prod(len(items) for key, items in self.axes.items() if key not in TAKES)
+        return rest * sum(
+            math.prod(len(self.makers[name]) for name in _names(chosen))
+            for chosen in itertools.product(*named)
+        )
+
+    def _cells(self) -> Iterator[Cell]:
+        varied = {key for key, items in self.axes.items() if len(items) > 1}
+        for chosen in itertools.product(*self.axes.values()):
+            given = dict(zip(self.axes, chosen, strict=True))
+            names = _names(chosen)
+            # a name that stands twice is the same cell in both places
+            for makers in itertools.product(*(self.makers[name] for name in names)):
+                by_name = dict(zip(names, makers, strict=True))
+                uses = {k: by_name[v] for k, v in given.items() if isinstance(v, Named)}
+                several = varied | {k for k in uses if len(self.makers[given[k]]) > 1}
+                told = (
+                    f"{key}={uses[key].label if key in uses else shortly(value)}"
+                    for key, value in given.items()
+                    if key in several
+                )
+                what, options = " ".join((self.verb, *told)), given | dict(self.always)
+                yield Cell(self.verb, options, what, self.place, self.makes, uses)
+
+
+def _names(chosen: Sequence[Any]) -> list[str]:
+    return list(dict.fromkeys(item for item in chosen if isinstance(item, Named)))
 
 
 @dataclass(frozen=True)
@@ -42,9 +127,16 @@ class Plan:
 
     name: str
     threads: int
-    cells: tuple[Cell, ...]
+    blocks: tuple[Block, ...]
     asked: Mapping[str, Any]
     """The file's content."""
+    seconds: float | None = None
+    """The longest that a cell may take."""
+
+    @property
+    def cells(self) -> Iterator[Cell]:
+        """All cells in the order of the file: each is made when it is asked for."""
+        return itertools.chain.from_iterable(self.blocks)
 
 
 def read_plan(path: Path) -> Plan:
@@ -66,12 +158,17 @@ def read_plan(path: Path) -> Plan:
         raise ConfigError(f"{where}: 'cells' must list what is called, {example}")
     if type(threads) is not int or not 1 <= threads <= 256:
         raise ConfigError(f"{where}: threads = {threads!r}: must be from 1 to 256")
-    cells: dict[str, Cell] = {}
+    seconds = content.get("seconds")
+    if seconds is not None and not (type(seconds) in (int, float) and 0 < seconds < math.inf):
+        raise ConfigError(f"{where}: seconds = {seconds!r}: must be a number above 0")
+    read: list[Block] = []
+    made: dict[str, Sequence[Cell]] = {}
     for place, block in enumerate(blocks):
-        for cell in _product(block, f"{where}: cells[{place}]", place, threads):
-            cells.setdefault(key_of(cell.verb, cell.options), cell)
-            if len(cells) > MOST:
-                raise ConfigError(f"{where}: more than {MOST} cells: split the sweep")
+        read.append(_block(block, f"{where}: cells[{place}]", place, threads, made))
+        if sum(map(len, read)) > MOST:
+            raise ConfigError(f"{where}: more than {MOST} cells: split the sweep")
+        if read[-1].makes:
+            made[read[-1].makes] = read[-1].kept
     try:
         canonical_json(content).encode()
     except (TypeError, ValueError) as error:
@@ -83,7 +180,7 @@ def read_plan(path: Path) -> Plan:
     if not isinstance(name, str) or not NAME.fullmatch(name):
         wanted = "must be letters, digits and - _ . in between: it names a folder"
         raise ConfigError(f"{where}: name = {name!r}: {wanted}")
-    return Plan(name, threads, tuple(cells.values()), content)
+    return Plan(name, threads, tuple(read), content, seconds)
 
 
 def _yaml(path: Path) -> Any:
@@ -110,50 +207,75 @@ def _yaml(path: Path) -> Any:
         raise ConfigError(f"sweep {str(path)!r} cannot be read: {reason}") from None
 
 
-def _product(block: Any, where: str, place: int, threads: int) -> Iterator[Cell]:
-    """Yield the cells of a block: one for each choice of an item from each list."""
+def _block(
+    block: Any, where: str, place: int, threads: int, made: Mapping[str, Sequence[Cell]]
+) -> Block:
+    """Return an entry, all its options as the verb takes them."""
     if not isinstance(block, dict) or not isinstance(block.get("verb"), str):
         raise ConfigError(f"{where}: each entry needs 'verb'; known: {', '.join(SWEPT)}")
-    verb = block["verb"]
+    verb, makes = block["verb"], block.get("as", "")
     if verb not in SWEPT:
         raise ConfigError(f"{where}: {unknown('verb', verb, SWEPT)}")
     call = VERBS[verb].call
     options = {
         key: option
         for key, hint in call.__annotations__.items()
-        if key not in OWN and (option := option_of(hint)) is not None
+        if key not in (*OWN, *LEFT_OUT) and (option := option_of(hint)) is not None
     }
     names = {_typed(key, option): key for key, option in options.items()}
     axes: dict[str, list[Any]] = {}
     for name, value in block.items():
-        if name == "verb":
+        if name in ("verb", "as"):
             continue
         if (key := names.get(name)) is None:
             raise ConfigError(f"{where}: {unknown('option', name, names)}")
         items = value if isinstance(value, list) else [value]
         if not items:
             raise ConfigError(f"{where}: {name} is an empty list: there would be no cell")
-        axes[key] = [_value(options[key], item, f"{where}: {name}") for item in items]
-    varied = [key for key, items in axes.items() if len(items) > 1]
-    for chosen in itertools.product(*axes.values()):
-        given = dict(zip(axes, chosen, strict=True))
-        if "seed" in options:
-            given.setdefault("seed", 0)
-        _check(verb, given, where)
-        told = (f"{key}={shortly(given[key])}" for key in varied)
-        yield Cell(verb, given | {"threads": threads}, " ".join((verb, *told)), place)
+        read = [_value(options[key], item, f"{where}: {name}") for item in items]
+        if key in TAKES:
+            read = [Named(item) if item in made else item for item in read]
+            for maker in itertools.chain.from_iterable(made[n] for n in _names(read)):
+                if maker.gives(key) is None:
+                    what = "a model; say train: true there" if key == "model" else "images"
+                    raise ConfigError(f"{where}: {name} = {maker.makes!r}: it makes not {what}")
+        axes[key] = [item for i, item in enumerate(read) if item not in read[:i]]
+    if makes != "":
+        _check_makes(makes, verb, axes, made, where)
+    _check_attacks(verb, axes, where)
+    always = {"threads": threads}
+    if "seed" in options and "seed" not in axes:
+        always["seed"] = 0
+    return Block(place, verb, axes, always, makes, dict(made))
 
 
-def _check(verb: str, given: Mapping[str, Any], where: str) -> None:
+def _check_makes(
+    makes: Any, verb: str, axes: Mapping[str, Any], made: Mapping[str, Any], where: str
+) -> None:
+    """Refuse a name under which nothing is made, or which means something else already."""
+    said = f"{where}: as = {_brief(makes)}"
+    if verb not in MAKERS or "curve" in axes:
+        makers = ", ".join(MAKERS)
+        raise ConfigError(f"{said}: {verb} makes nothing that is kept here; what does: {makers}")
+    if not isinstance(makes, str) or not PRODUCT.fullmatch(makes):
+        raise ConfigError(f"{said}: must be letters, digits, - and _, with a letter first")
+    if makes in (*made, *zoo_names(), *DATASETS):
+        raise ConfigError(f"{said}: there is one of that name already; choose another")
+
+
+def _check_attacks(verb: str, axes: Mapping[str, Sequence[Any]], where: str) -> None:
     """Refuse what an attack does not take, before any work."""
     from purpleteam.verbs.ladders import attack_from
 
-    radii = given.get("epsilon") or [None]
-    for text in given.get("attack", ()) if verb == "attack" else ():
-        try:
-            attack_from(text, epsilon=radii[0], norm=given.get("norm"))
-        except PurpleError as error:
-            raise ConfigError(f"{where}: {error}") from None
+    if verb != "attack":
+        return
+    radii, norms = axes.get("epsilon", [None]), axes.get("norm", [None])
+    for texts, radius, norm in itertools.product(axes.get("attack", ()), radii, norms):
+        for text in texts:
+            try:
+                attack_from(text, epsilon=radius and radius[0], norm=norm)
+            except PurpleError as error:
+                raise ConfigError(f"{where}: {error}") from None
 
 
 def _typed(key: str, option: Option) -> str:

@@ -1,19 +1,18 @@
 """A sweep: the product of what its file lists, each cell the call of a verb, done once.
 
-A cell is named by all that its result depends on: verb, options, digests of images and model. Its
-records wait as a draft, written whole or not at all, until the sweep ends, and are then taken over
-in the order of its file: so they are the same, whoever did the cells and in whatever order. Only
-what failed and was done later stands last.
+A cell waits as a draft, written whole or not at all, until all before it in the file are done or
+have failed, and is then taken over: so the records are the same, whoever did the cells and in
+whatever order. Only what failed and was done later stands last. What a cell makes is written here
+too, and nowhere else: cells that use it begin when it is there.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -21,22 +20,23 @@ from typing import Any
 
 from purpleteam.core.errors import RunError
 from purpleteam.core.progress import SILENT, Progress
-from purpleteam.core.records import Failure, Measurement, Record, notes_of, record_from_json
-from purpleteam.core.runfolder import Drafts, RunFolder, key_of
+from purpleteam.core.records import Failure, Record, record_from_json
+from purpleteam.core.runfolder import AT_ONCE, Drafts, RunFolder
 from purpleteam.core.schema import SWEEP_TABLE
-from purpleteam.pipeline.engines import ENGINES, Engine, Job, Outcome
-from purpleteam.pipeline.engines._job import forget, subject_of
-from purpleteam.pipeline.plan import Cell, Plan, shortly
+from purpleteam.pipeline.engines import ENGINES, Job, Outcome
+from purpleteam.pipeline.naming import STAGE, Naming
+from purpleteam.pipeline.plan import Cell, Plan
+from purpleteam.pipeline.sweep_table import write_table
 from purpleteam.report import render
-from purpleteam.verbs.verb import ASKED
 
 fcntl: Any = None
 with suppress(ImportError):  # where there is none, nobody is kept out
     import fcntl
 
-STAGE = "sweep"
-AXES = ("model", "images", "attack", "recipe", "method", "norm", "epsilon", "seed")
-"""The order in which the columns of a table stand; others follow."""
+TODO, BEGUN, LEFT, DONE, FAILED = range(5)
+"""What became of a cell: `LEFT` as a draft, `DONE` when the records hold it."""
+WAITING = 10_000
+"""Jobs that an engine may choose from: more would only need memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,53 +78,190 @@ def run_sweep(
     Raises:
         RunError: the folder holds another run.
         ConfigError: images or a model that the file names cannot be opened.
+        MissingExtra: the engine is not installed.
     """
     started, place = time.perf_counter(), out.resolve()  # a net of the user's may go elsewhere
-    forget()
-    jobs = {job.key: (cell, job) for cell, job in _jobs(plan)}
+    naming = Naming(plan, place)
+    try:
+        state = dict.fromkeys((naming.job(cell).key for cell in plan.cells), TODO)
+    finally:
+        naming.close()
+    apart = naming.foreign or plan.seconds is not None  # what may end or hold its process
+    workers = workers or (1 if apart and engine == "inline" else None)
     with _alone(place):
-        folder, drafts = _folder(plan, place), Drafts(place)
-        missing = [job for key, (_, job) in jobs.items() if not drafts.has(key)]
-        failed: dict[str, str] = {}
-        try:
-            with progress.task(f"{len(jobs)} cells", len(jobs)) as task:
-                task.advance(len(jobs) - len(missing))
-                how: dict[str, Any] = {"workers": workers, "threads": plan.threads}
-                made_by = partial(ENGINES[engine], address=address, **how)
-                for outcome in _outcomes(made_by, missing, jobs, workers or 1, told):
-                    if outcome.error:
-                        failed[outcome.key] = outcome.error
-                        told(f"failed: {jobs[outcome.key][0].what}: {outcome.error}")
-                    else:
-                        drafts.leave(outcome.key, _made(outcome, command))
-                    task.advance(1)
-        except BaseException:
-            folder.finish("stopped")
-            raise
-        taken = folder.take_over(STAGE, jobs)
-        failures = tuple(
-            Failure(stage=STAGE, what=cell.what, reason=failed[key], command=command)
-            for key, (cell, _) in jobs.items()
-            if key not in taken
-        )
-        for failure in failures:
-            folder.failed(failure)
-        (place / SWEEP_TABLE).write_text(table_of(taken.values()), encoding="utf-8", newline="")
-        tables = [place / SWEEP_TABLE, *_parquet(place / SWEEP_TABLE)]
-        made = [folder.artefact(table, "purple sweep") for table in tables]
-        folder.made_again(STAGE, "table", made)
+        _check(place)
+        driver = _Driver(plan, naming, state, place, command, told, workers or 1)
+        made_by = partial(ENGINES[engine], workers=workers, threads=plan.threads, address=address)
+        at_work = made_by() if driver.missing else None  # before there is a folder
+        before = len(state) - sum(driver.missing.values())
+        with closing(at_work) if at_work else nullcontext():
+            folder = driver.folder = _folder(plan, place)
+            try:
+                with progress.task(f"{len(state)} cells", len(state)) as task:
+                    task.advance(before)
+                    driver.fill(jobs := deque[Job]())
+                    for outcome in at_work.run(jobs) if at_work else ():
+                        driver.keep(outcome)
+                        task.advance(1)
+                        driver.take_over(AT_ONCE)
+                        driver.fill(jobs)
+                driver.take_over()
+            except BaseException:
+                folder.finish("stopped")
+                raise
+        failures = tuple(driver.failures())
+        if failures:
+            folder.made_again(STAGE, "failures", failures)
+        tables = write_table(place / SWEEP_TABLE, plan, driver.done())
+        folder.made_again(STAGE, "table", [folder.artefact(one, "purple sweep") for one in tables])
         folder.finish("incomplete" if failures else "finished")
         render(place)
     return Swept(
         run=out,
         report=out / "report.html",
         table=out / SWEEP_TABLE,
-        cells=len(jobs),
-        done=len(jobs) - len(failures),
-        before=len(jobs) - len(missing),
+        cells=len(state),
+        done=len(state) - len(failures),
+        before=before,
         failures=failures,
         seconds=time.perf_counter() - started,
     )
+
+
+class _Driver:
+    """What became of each cell, and which is next: always in the order of the file."""
+
+    folder: RunFolder
+
+    def __init__(
+        self,
+        plan: Plan,
+        naming: Naming,
+        state: dict[str, int],
+        place: Path,
+        command: tuple[str, ...],
+        told: Callable[[str], None],
+        workers: int,
+    ) -> None:
+        self.plan, self.naming, self.state = plan, naming, state
+        self.place, self.command, self.told, self.workers = place, command, told, workers
+        self.drafts = Drafts(place)
+        self.failed: dict[str, tuple[str, str]] = {}  # why, and for want of what
+        self.begun: dict[str, Cell] = {}
+        self.held: Cell | None = None
+        self.took: dict[int, float] = {}  # seconds of the first cell of each entry
+        self.missing: dict[int, int] = {}
+        first: dict[int, Cell] = {}
+        for cell in plan.cells:
+            key = naming.job(cell).key
+            if key in naming.unopened:
+                self._fail(cell, key, naming.unopened[key])
+            elif state[key] == TODO and self.drafts.has(key):
+                state[key] = LEFT
+            elif state[key] == TODO:
+                first.setdefault(cell.block, cell)
+                self.missing[cell.block] = self.missing.get(cell.block, 0) + 1
+        self.todo = (cell for cells in (first.values(), plan.cells) for cell in cells)
+        self.order = iter(state)
+        self.next = next(self.order, None)
+        self.batch: list[str] = []
+
+    def fill(self, jobs: deque[Job]) -> None:
+        """Put the jobs that can begin behind those that wait, as far as there is room."""
+        while len(jobs) < WAITING and (cell := self.held or next(self.todo, None)):
+            self.held = None if self._begin(cell, jobs) else cell
+            if self.held:
+                return
+
+    def _begin(self, cell: Cell, jobs: deque[Job]) -> bool:
+        """Begin a cell, or what it needs; say whether nothing has to be waited for."""
+        job = self.naming.job(cell)
+        if self.state[job.key] != TODO:
+            return True
+        for maker in cell.uses.values():
+            key = self.naming.job(maker).key
+            if self.state[key] == TODO:
+                self._begin(maker, jobs)
+            if self.state[key] == FAILED:
+                self._fail(cell, job.key, f"{maker.what} failed", maker.what)
+                return True
+            if self.state[key] in (TODO, BEGUN):
+                return False
+        self.state[job.key] = BEGUN
+        self.begun[job.key] = cell
+        jobs.append(job)
+        return True
+
+    def keep(self, outcome: Outcome) -> None:
+        """Keep what a cell made and found, or why it failed."""
+        cell = self.begun.pop(outcome.key)
+        self._time(cell, outcome.seconds)
+        if outcome.error:
+            self._fail(cell, outcome.key, outcome.error)
+            return
+        for name, content in outcome.files.items():
+            _write(self.place / name, content)
+        self.drafts.leave(outcome.key, _made(outcome, self.command))
+        self.state[outcome.key] = LEFT
+
+    def _fail(self, cell: Cell, key: str, why: str, needs: str = "") -> None:
+        if self.state[key] == FAILED:
+            return
+        self.state[key], self.failed[key] = FAILED, (why, needs)
+        self.told(f"failed: {cell.what}: {why}")
+        self._time(cell, 0.0)
+
+    def _time(self, cell: Cell, seconds: float) -> None:
+        """Tell what all will take when the first cell of each entry has ended."""
+        if cell.block in self.took or cell.block not in self.missing:
+            return
+        self.took[cell.block] = seconds
+        rest = {block: count - 1 for block, count in self.missing.items() if count > 1}
+        if rest and self.took.keys() >= self.missing.keys():
+            seconds = sum(self.took[block] * count for block, count in rest.items())
+            span = _span(seconds / self.workers)
+            count = sum(rest.values())
+            self.told(f"{count} cells to do, about {span} by the first of each kind")
+
+    def take_over(self, at_least: int = 1) -> None:
+        """Take over what is done before the first cell that is not, where that is enough."""
+        while self.next is not None and self.state[self.next] not in (TODO, BEGUN):
+            if self.state[self.next] == LEFT:
+                self.batch.append(self.next)
+            self.next = next(self.order, None)
+        if len(self.batch) < at_least:
+            return
+        taken = self.folder.take_over(STAGE, self.batch)
+        for key in self.batch:
+            self.state[key] = DONE if key in taken else FAILED
+        self.batch = []
+
+    def failures(self) -> Iterator[Failure]:
+        """Yield a record for each cell that is not done."""
+        for cell in self.plan.cells if FAILED in self.state.values() else ():
+            key = self.naming.job(cell).key
+            if self.state[key] == FAILED:
+                why, needs = self.failed.pop(key, ("what it made is gone", ""))
+                self.state[key] = TODO  # told once, however often the file asks for it
+                more: dict[str, Any] = {"needs": needs, "command": self.command}
+                yield Failure(stage=STAGE, what=cell.what, reason=why, **more)
+
+    def done(self) -> Iterator[tuple[Cell, Sequence[Record]]]:
+        """Yield each cell that is done with its records, once."""
+        told = set[str]()
+        for cell in self.plan.cells:
+            key = self.naming.job(cell).key
+            if self.state[key] == DONE and key not in told:
+                told.add(key)
+                yield cell, self.folder.take_over(STAGE, [key])[key]
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    fresh.write_bytes(content)
+    fresh.replace(path)
 
 
 @contextmanager
@@ -146,6 +283,8 @@ def _alone(out: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+        with suppress(OSError):  # nothing was written
+            out.rmdir()
 
 
 def _made(outcome: Outcome, command: tuple[str, ...]) -> list[Record]:
@@ -154,104 +293,26 @@ def _made(outcome: Outcome, command: tuple[str, ...]) -> list[Record]:
     return [*made[:-1], replace(made[-1], cost={"seconds": outcome.seconds})]
 
 
+def _check(out: Path) -> None:
+    """Refuse a folder that holds something else."""
+    if not (out / "run.json").exists():
+        if any(path.is_file() for path in out.rglob("*")):
+            raise RunError(f"{str(out)!r} is neither a sweep nor empty; choose another --out")
+    elif "sweep" not in RunFolder.open(out).info["asked"]:
+        raise RunError(f"{str(out)!r} holds a run that is no sweep; choose another --out")
+
+
 def _folder(plan: Plan, out: Path) -> RunFolder:
     """Return the folder of the sweep: a new one, or the one that holds a part of it."""
     asked = {"sweep": plan.asked, "threads": plan.threads, "name": plan.name}
     if not (out / "run.json").exists():
-        if any(path.is_file() for path in out.rglob("*")):
-            raise RunError(f"{str(out)!r} is neither a sweep nor empty; choose another --out")
         return RunFolder.create(out, asked)
-    before = RunFolder.open(out).info["asked"]
-    if "sweep" not in before:
-        raise RunError(f"{str(out)!r} holds a run that is no sweep; choose another --out")
-    folder = RunFolder.resume(out, before)
+    folder = RunFolder.resume(out, RunFolder.open(out).info["asked"])
     folder.ask(asked)
     return folder
-
-
-def _jobs(plan: Plan) -> Iterator[tuple[Cell, Job]]:
-    """Yield each cell with its job, named by the digests of what it is about."""
-    for cell in plan.cells:
-        about = subject_of(cell.verb, cell.options)
-        depends_on = {
-            "verb": cell.verb,
-            "options": cell.options,
-            "data": about.dataset.digest,
-            "model": about.model and about.model.digest,
-        }
-        yield cell, Job(key=key_of(STAGE, depends_on), verb=cell.verb, options=cell.options)
-
-
-def _outcomes(
-    made_by: Callable[[], Engine],
-    jobs: Sequence[Job],
-    known: Mapping[str, tuple[Cell, Job]],
-    workers: int,
-    told: Callable[[str], None],
-) -> Iterator[Outcome]:
-    """Yield outcomes; those of the first cell of each block come first, and tell what all take."""
-    if not jobs:
-        return
-    engine = made_by()
-    try:
-        first = {known[job.key][0].block: job for job in reversed(jobs)}
-        took: dict[int, float] = {}
-        for outcome in engine.run(list(first.values())):
-            took[known[outcome.key][0].block] = outcome.seconds
-            yield outcome
-        begun = {job.key for job in first.values()}
-        if rest := [job for job in jobs if job.key not in begun]:
-            seconds = sum(took[known[job.key][0].block] for job in rest) / workers
-            told(f"{len(rest)} cells to do, about {_span(seconds)} by the first of each kind")
-            yield from engine.run(rest)
-    finally:
-        engine.close()
 
 
 def _span(seconds: float) -> str:
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.0f} h"
-
-
-def _parquet(table: Path) -> list[Path]:
-    """Write a table as Parquet beside it; return the file, or none where pyarrow is not there."""
-    try:
-        from pyarrow import csv, parquet
-    except ImportError:
-        return []
-    target = table.with_suffix(".parquet")
-    parquet.write_table(csv.read_csv(table), target)
-    return [target]
-
-
-def table_of(cells: Iterable[Sequence[Record]]) -> str:
-    """Return the measurements of cells as CSV, a line each, in the order of the cells."""
-    rows = [row for records in cells for row in _rows(records)]
-    axes = [key for key in AXES if any(key in row for row in rows)]
-    axes += sorted({key for row in rows for key in row} - {*axes, *ENDS, "verb"})
-    text = io.StringIO()
-    writer = csv.DictWriter(text, ["verb", *axes, *ENDS], restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
-
-
-ENDS = ("metric", "class", "value", "low", "high", "n", "verdict", "record")
-
-
-def _rows(records: Sequence[Record]) -> Iterator[dict[str, Any]]:
-    """Yield a row for each number that a cell measured."""
-    for note in notes_of(records, ASKED):
-        given = {key: shortly(value) for key, value in note.facts["options"].items()}
-        for record in records:
-            if not isinstance(record, Measurement):
-                continue
-            value = record.value.to_json()
-            if not isinstance(value.get("value"), int | float):
-                continue
-            sound = record.detail.get("soundness", {})
-            ends = {"metric": record.name, "class": record.how.get("class", "")}
-            ends |= {"record": record.id, "verdict": sound.get("verdict", "")}
-            ends |= {key: value.get(key, "") for key in ("value", "low", "high", "n")}
-            yield {"verb": note.facts["verb"], **given, **ends}
