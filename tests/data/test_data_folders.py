@@ -14,7 +14,7 @@ import purpleteam
 from purpleteam.core.errors import DataError, UsageError
 from purpleteam.core.progress import SILENT, Progress
 from purpleteam.data.folders import MANIFEST, load_dataset, save_dataset
-from purpleteam.data.idx import IDX_FILES, write_idx
+from purpleteam.data.idx import IDX_FILES, find_idx, write_idx
 from purpleteam.data.images import SPLITS, Dataset, ImageSet
 from purpleteam.data.sources import DATASETS
 
@@ -34,8 +34,8 @@ def test_an_unknown_reference_names_the_value_and_the_choices():
     with pytest.raises(UsageError) as caught:
         load_dataset("mnits")
     assert str(caught.value) == (
-        "unknown dataset 'mnits' (did you mean 'mnist'?); known: digits, mnist, or a folder, "
-        "or module:factory (MAITE)"
+        "unknown dataset 'mnits' (did you mean 'mnist'?); known: digits, mnist, shapes, or a "
+        "folder, or module:factory (MAITE)"
     )
 
 
@@ -47,7 +47,7 @@ def test_a_new_dataset_is_one_function_that_is_known_by_its_name_everywhere(monk
         return toy()
 
     assert load_dataset("toys").digest == toy().digest
-    with pytest.raises(UsageError, match="known: digits, mnist, toys, or a folder"):
+    with pytest.raises(UsageError, match="known: digits, mnist, shapes, toys, or a folder"):
         load_dataset("tyos")
     with pytest.raises(UsageError, match="no folder of image files"):
         load_dataset("toys:resize=32")
@@ -141,10 +141,17 @@ def test_one_training_image_is_too_few(four_files):
         load_dataset(four_files)
 
 
-def test_more_classes_than_a_byte_counts_are_refused(tmp_path):
-    many = dataclasses.replace(toy(), classes=tuple(map(str, range(257))))
-    with pytest.raises(DataError, match="at most 256 classes"):
-        save_dataset(many, tmp_path / "set")
+def test_more_classes_than_a_byte_counts_are_written_and_read_again(tmp_path):
+    train = ImageSet(toy().train.images, 290 + toy().train.labels)
+    many = dataclasses.replace(toy(), train=train, classes=tuple(map(str, range(300))))
+    found = load_dataset(save_dataset(many, tmp_path / "set"))
+    assert found.digest == many.digest and found.classes == many.classes
+    pixels = find_idx(tmp_path / "set", IDX_FILES[0])
+    with pytest.raises(DataError, match="cannot write int32"):
+        write_idx(pixels, np.zeros((2, 4, 4), np.int32))
+    pixels.write_bytes(b"\0\0\x0c\3" + bytes(12))  # images are bytes
+    with pytest.raises(DataError, match="no IDX file of bytes"):
+        load_dataset(tmp_path / "set")
 
 
 def test_the_room_names_its_parts_and_imports_none_of_them():

@@ -3,12 +3,13 @@
 One rule for TOML, `--set a.b=c` and a part's fields (`pgd:steps=40`); 8/255 is a number.
 """
 
+import inspect
 import math
 import re
 import tomllib
 import typing
-from collections.abc import Iterable, Mapping
-from dataclasses import fields, is_dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import field, fields, is_dataclass, make_dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -65,6 +66,18 @@ def build(cls: type[T], values: Mapping[str, Any], where: str) -> T:
         if not _finite(getattr(made, key)):  # no record could hold it
             raise ConfigError(f"{where}: {key} = {ready[key]!r}: must be finite")
     return made
+
+
+@cache
+def options_of(function: Callable[..., Any]) -> type:
+    """Return a class whose fields are a function's keyword-only parameters, but `progress`."""
+    hints = typing.get_type_hints(function)
+    options = [
+        (name, hints.get(name, Any), field(default=one.default))
+        for name, one in inspect.signature(function).parameters.items()
+        if one.kind is one.KEYWORD_ONLY and name != "progress"
+    ]
+    return make_dataclass("Options", options, frozen=True, kw_only=True)
 
 
 @cache

@@ -8,12 +8,13 @@ import inspect
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from purpleteam.core.config import build, parse_part
+from purpleteam.core.config import build, options_of, parse_part
 from purpleteam.core.digest import canonical_json
 from purpleteam.core.errors import DataError, UsageError, unknown
 from purpleteam.core.factory import is_factory
@@ -38,7 +39,8 @@ def load_dataset(
 
     Args:
         reference: a name, a folder, a file of arrays or `module:factory`, and behind a colon
-            how image files are read: `my_images:resize=32,skip_unreadable=true`.
+            what the function of that name takes, `shapes:classes=100,hard=true`, or how image
+            files are read: `my_images:resize=32,skip_unreadable=true`.
         read_arrays: reads a file of arrays; the default takes .npz and .npy alone, and
             `scan.formats.read_arrays` pickled ones too, of which nothing is unpickled.
         progress: where to report.
@@ -47,21 +49,27 @@ def load_dataset(
         UsageError: there is no such name and no such folder.
         DataError: the data are damaged, or not what they claim to be.
     """
-    name, reading = str(reference), None
-    fields = FIELDS.search(name)
-    if fields is not None and not Path(name).exists():
-        _, values = parse_part(f"dataset:{fields[1]}")
-        reading = build(Reading, values, f"dataset {name!r}")
-        name = name[: fields.start()]
+    name, reading, values = str(reference), None, dict[str, Any]()
+    given = FIELDS.search(name)
+    if given is not None and not Path(name).exists():
+        name, values = name[: given.start()], parse_part(f"dataset:{given[1]}")[1]
+    if name in DATASETS:
+        source, kind = DATASETS[name], options_of(DATASETS[name])
+        if values and not fields(kind):
+            reason = "takes no fields and is no folder of image files"
+            raise UsageError(f"dataset {name!r} {reason}: {reference!r}")
+        options: Any = build(kind, values, f"dataset {name}")
+        asked: dict[str, Any] = {key: getattr(options, key) for key in values}
+        if "progress" in inspect.signature(source).parameters:
+            asked["progress"] = progress
+        return source(**asked)
+    if values:
+        reading = build(Reading, values, f"dataset {str(reference)!r}")
     folder = Path(name)
     is_file, has_idx = arrays.is_array_file(folder), idx.has_idx(folder)
     factory = is_factory(name) and not folder.is_dir()
-    if reading is not None and (name in DATASETS or is_file or has_idx or factory):
+    if reading is not None and (is_file or has_idx or factory):
         raise UsageError(f"dataset {name!r} is no folder of image files: {reference!r}")
-    if name in DATASETS:
-        source = DATASETS[name]
-        reports = "progress" in inspect.signature(source).parameters
-        return source(progress=progress) if reports else source()
     if factory:
         from purpleteam.data.objects import load_maite
 
@@ -133,12 +141,11 @@ def save_dataset(dataset: Dataset, folder: Path, manifest: Mapping[str, Any] | N
     `manifest` (a poisoned set's trigger, indices, target, seed, parent) are added to these.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    if len(dataset.classes) > 256:
-        raise DataError(f"{folder}: IDX holds at most 256 classes, not {len(dataset.classes)}")
+    kind = np.uint8 if len(dataset.classes) <= 256 else np.int32
     digests, names = {}, iter(idx.IDX_FILES)
     for parts in ((dataset.train, dataset.validation), (dataset.test,)):
         pixels = np.concatenate([part.images for part in parts])
-        labels = np.concatenate([part.labels for part in parts]).astype(np.uint8)
+        labels = np.concatenate([part.labels for part in parts]).astype(kind)
         for array in (pixels[..., 0] if pixels.shape[3] == 1 else pixels, labels):
             path = folder / f"{(name := next(names))}.gz"
             idx.write_idx(path, array)

@@ -9,7 +9,7 @@ import zlib
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,7 @@ IDX_FILES = (
 """The four files of a dataset: MNIST's names, which other sets have taken over."""
 MAX_BYTES = 1 << 30  # largest array that is read by default; MNIST's largest is 47 MB
 BYTES = b"\0\0\x08"  # how a file of uint8 begins; the number of dimensions follows
+WIDE = b"\0\0\x0c"  # one of int32: labels alone, where there are more classes than a byte counts
 DIMENSIONS = {1: "labels", 3: "grey images", 4: "images with channels"}
 CHUNK = 1 << 20
 
@@ -36,7 +37,7 @@ class IdxFile:
     """What an IDX file holds, with the digest of exactly the bytes that were read."""
 
     path: Path
-    array: NDArray[np.uint8]
+    array: NDArray[Any]
     digest: str  # SHA-256 of the content after decompression, header included
 
 
@@ -64,14 +65,15 @@ def open_idx(path: Path, *, max_bytes: int = MAX_BYTES) -> IdxFile:
             file.seek(0)
             stream = cast("IO[bytes]", gzip.GzipFile(fileobj=file) if compressed else file)
             magic = _read(stream, 4)
-            if magic[:3] != BYTES or len(magic) < 4 or magic[3] not in DIMENSIONS:
+            wide = magic == WIDE + b"\1"
+            if not wide and (magic[:3] != BYTES or magic[3:] not in [*map(_byte, DIMENSIONS)]):
                 wanted = "no IDX file of bytes (0x08) with 1, 3 or 4 dimensions"
                 raise DataError(f"{path}: {wanted}: it begins with {magic.hex() or 'nothing'}")
             sizes = _read(stream, 4 * magic[3])
             if len(sizes) < 4 * magic[3]:
                 raise DataError(f"{path}: truncated in its header after {4 + len(sizes)} bytes")
             shape = tuple(np.frombuffer(sizes, ">u4").tolist())
-            if (expected := math.prod(shape)) > max_bytes:
+            if (expected := math.prod(shape) * (4 if wide else 1)) > max_bytes:
                 raise DataError(f"{path}: declares {expected} bytes, at most {max_bytes} are read")
             body = _read(stream, expected + 1)
     except (gzip.BadGzipFile, zlib.error, EOFError) as error:
@@ -82,7 +84,7 @@ def open_idx(path: Path, *, max_bytes: int = MAX_BYTES) -> IdxFile:
         raise DataError(f"{path}: truncated: expected {expected} bytes, found {len(body)}")
     if len(body) > expected:
         raise DataError(f"{path}: oversized: expected {expected} bytes, found more")
-    array = np.frombuffer(body, np.uint8).reshape(shape)
+    array = np.frombuffer(body, ">i4" if wide else np.uint8).reshape(shape)
     return IdxFile(path, array, sha256_bytes(magic, sizes, body))
 
 
@@ -108,17 +110,23 @@ def image_set(images: IdxFile, labels: IdxFile) -> ImageSet:
     return ImageSet(pixels, labels.array.astype(np.int64))
 
 
-def write_idx(path: Path, array: NDArray[np.uint8]) -> None:
+def write_idx(path: Path, array: NDArray[Any]) -> None:
     """Write an array as IDX, compressed where the name ends in .gz; same array, same bytes."""
-    if array.dtype != np.uint8 or array.ndim not in DIMENSIONS:
+    wide = array.dtype == np.int32 and array.ndim == 1
+    if not wide and (array.dtype != np.uint8 or array.ndim not in DIMENSIONS):
         raise DataError(f"{path}: cannot write {array.dtype} {array.shape} as IDX")
-    header = BYTES + bytes([array.ndim]) + np.asarray(array.shape, ">u4").tobytes()
-    content = header + np.ascontiguousarray(array).tobytes()
+    header = (WIDE if wide else BYTES) + _byte(array.ndim)
+    header += np.asarray(array.shape, ">u4").tobytes()
+    content = header + np.ascontiguousarray(array, ">i4" if wide else np.uint8).tobytes()
     if path.suffix != ".gz":
         path.write_bytes(content)
         return
     with path.open("wb") as file, gzip.GzipFile("", "wb", fileobj=file, mtime=0) as packed:
         packed.write(content)
+
+
+def _byte(number: int) -> bytes:
+    return bytes([number])
 
 
 def _read(stream: IO[bytes], count: int) -> bytes:

@@ -32,7 +32,7 @@ READ_BY_CHECKS = ("robust_accuracy", "trigger_sweep_rate", MODEL_SCAN, TRAINING_
 PACKAGE = Path(str(resources.files("purpleteam")))
 KEPT_DATA = "exports/dataset"
 """Where the images are written that have no folder: the checks read files."""
-PUBLIC = ("digits", "mnist")  # datasets that anyone may see
+PUBLIC = ("digits", "mnist", "shapes")  # datasets that anyone may see
 PINNED = ("mnist",)  # those that come from mirrors, and whose digests the source code pins
 
 
@@ -114,7 +114,7 @@ def system_of(run: Run, inventory: Inventory | None = None) -> SystemModel:
 
 def _inventory(run: Run) -> Inventory:
     """Return what this run has: from its configuration, its records and its files."""
-    asked, dataset = run.config.models, run.config.dataset
+    asked, dataset = run.config.models, run.config.dataset.partition(":")[0]
     present, code = {"data", "run", "code"}, code_paths(run)
     models, files = list[Path](), list[Path]()
     splits = {run.dataset.split(name).digest for name in SPLITS}
