@@ -55,7 +55,9 @@ def demo(
 def run(
     *,
     profile: Annotated[
-        str | None, "See purple ls; with --model alone model, which trains nothing, else demo."
+        str | None,
+        "See purple ls; with --model alone model, which trains nothing, with --dataset images, "
+        "else demo.",
     ] = None,
     config: Annotated[Path | None, "A TOML file over the profile."] = None,
     settings: Overrides = None,
@@ -95,7 +97,8 @@ def run(
         "evasion.epsilon": epsilon,
     }
     typed = [f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None]
-    profile = profile or (None if config else "demo" if model is None else "model")
+    usual = "model" if model is not None else "demo" if dataset is None else "images"
+    profile = profile or (None if config else usual)
     asked = resolve(profile, config, [*(settings or []), *typed])
     name, number = profile or (config.stem if config else "run"), 1
     folder = newest = Path("runs") / name

@@ -123,7 +123,7 @@ class RunConfig:
 
     dataset: str = "digits"
     stages: tuple[str, ...] = ALL_STAGES  # the stages that are run, whatever their order here
-    architecture: str | None = None  # of trained models; else the brought one's, or classic_cnn
+    architecture: str | None = None  # of trained models; else the brought one's, or the usual
     seed: int = 0
     threads: int = 1  # torch's; nets this small cost least on one
     processes: int = 1  # that do the work side by side, on a CPU; the records are the same

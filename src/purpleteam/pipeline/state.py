@@ -21,6 +21,7 @@ from purpleteam.core.records import Note, Record
 from purpleteam.core.runfolder import RunFolder
 from purpleteam.core.schema import NOT_TESTED, Role
 from purpleteam.data.images import Dataset, ImageSet
+from purpleteam.models.architectures import usual_architecture
 from purpleteam.models.loading import LoadedModel, load
 from purpleteam.models.recipes import Recipe
 from purpleteam.pipeline.config import RunConfig
@@ -83,7 +84,7 @@ class Run:
         """Of the models that are trained: what is asked for, or the brought model's own."""
         brought = self.config.models.use
         if self.config.architecture or brought is None:
-            return self.config.architecture or "classic_cnn"
+            return self.config.architecture or usual_architecture(self.subject().shape)
         if is_factory(brought):
             return brought
         named = find_stored(brought).card.architecture

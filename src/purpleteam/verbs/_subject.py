@@ -234,10 +234,11 @@ def _load_for(dataset: Dataset, model: Any, device: torch.device, given: OfModel
     return loaded.noting(*examine(loaded.module, images, classes))
 
 
-def code_of(arch: str, model: Any) -> str | None:
+def code_of(arch: str | None, model: Any) -> str | None:
     """Return `--arch` where it names the code of a stored `--model`, not a net to train."""
     stored = isinstance(model, str) and not is_factory(model) and "://" not in model
-    return arch if stored and is_factory(arch) and not str(model).endswith(".onnx") else None
+    named = stored and arch is not None and is_factory(arch) and not str(model).endswith(".onnx")
+    return arch if named else None
 
 
 def shown_of(dataset: Dataset) -> ImageSet:

@@ -27,20 +27,22 @@ def harden(
 
     Args:
         arch: the net that is trained, from weights drawn anew; by default `model` where that is a
-            `module:factory`, else classic_cnn.
+            `module:factory`, else the usual one for images of this size.
         model: the undefended model, for a defence that attacks one beforehand, and for code of
             the user's own that wants the same input; of a factory the net is what is trained.
     """
     from purpleteam.core.factory import is_factory
     from purpleteam.defences import DEFENCES
+    from purpleteam.models.architectures import usual_architecture
     from purpleteam.verbs._subject import code_of, open_subject
     from purpleteam.verbs.outputs import stem_to_write
 
-    if arch is None:
-        arch = str(model) if isinstance(model, str) and is_factory(model) else "classic_cnn"
+    if arch is None and isinstance(model, str) and is_factory(model):
+        arch = model
     plan = part(DEFENCES, recipe, "recipe", epochs=epochs, epsilon=epsilon)
     seconds, code = seconds_of(budget), code_of(arch, model)
     subject = open_subject(images, labels, model=model, arch=code, training=True, **given)
+    arch = arch or usual_architecture(subject.shape)
     subject.net(arch)
     stem = stem_to_write(given["out"], f"{subject.dataset.name}-{plan.name}")
     return train_and_store(subject, stem, arch, plan, "hardened", name=name, seconds=seconds)

@@ -9,7 +9,7 @@ from purpleteam.core.cards import StoredModel
 from purpleteam.core.digest import sha256_file
 from purpleteam.core.errors import ModelError, UsageError
 from purpleteam.core.factory import is_factory
-from purpleteam.verbs.options import Arch, Normalise, Out, Threads
+from purpleteam.verbs.options import ARCH, Normalise, Out, Threads
 from purpleteam.verbs.result import Result
 from purpleteam.verbs.verb import Option, verb
 
@@ -38,7 +38,7 @@ class Imported(Result):
 def import_model(
     file: Annotated[Path | str, Option(name="FILE", help="The checkpoint.")],
     *,
-    arch: Arch = "classic_cnn",
+    arch: Annotated[str, ARCH] = "classic_cnn",
     out: Out = None,
     images: Annotated[
         Any, Option(name="--dataset", help="Takes image size and classes from it.")

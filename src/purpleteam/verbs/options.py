@@ -35,10 +35,10 @@ Weights = Annotated[
 ARCH = Option(
     name="--arch",
     help="Architecture name, module:factory or PATH/TO/net.py:factory; the code of a stored model "
-    "whose card names some. To harden, by default a module:factory that --model names, else "
-    "classic_cnn.",
+    "whose card names some. By default classic_cnn, or residual_cnn above 64 pixels a side; to "
+    "harden, a module:factory that --model names.",
 )
-Arch = Annotated[str, ARCH]
+Arch = Annotated[str | None, ARCH]
 Normalise = Annotated[
     str | None,
     "What the net wants of images in [0, 1]: bytes, signed, inverted, mnist, cifar10, "

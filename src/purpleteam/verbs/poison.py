@@ -79,7 +79,7 @@ def poison(
         int, Option(least=2, name="--trainings", help="Trainings for each count of --curve.")
     ] = 5,
     model: Model = None,
-    arch: Arch = "classic_cnn",
+    arch: Arch = None,
     recipe: Annotated[Any, "Training recipe."] = "plain",
     epochs: Epochs = None,
     **given: Unpack[Beside],
@@ -90,6 +90,7 @@ def poison(
         model: a clean model for the base rate; one is trained where it is absent.
     """
     from purpleteam.attacks.poison.asked import poison_from
+    from purpleteam.models.architectures import usual_architecture
     from purpleteam.models.recipes import RECIPES
     from purpleteam.verbs._subject import code_of, open_subject
 
@@ -108,7 +109,7 @@ def poison(
         poison_from(attack, asked, dataset=None)  # said before anything is read
     clean, code = model if train else None, code_of(arch, model)
     subject = open_subject(images, labels, model=clean, arch=code, training=True, **given)
-    dataset = subject.dataset
+    dataset, arch = subject.dataset, arch or usual_architecture(subject.shape)
     plan = poison_from(attack, asked, dataset=dataset) if isinstance(attack, str) else attack
     several = [replace(plan, count=n, rate=None) for n in counts or () if n]
     for planned in several if counts is not None else [plan]:

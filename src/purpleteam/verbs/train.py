@@ -12,7 +12,7 @@ def train(
     images: Images = "digits",
     labels: Any = None,
     *,
-    arch: Arch = "classic_cnn",
+    arch: Arch = None,
     recipe: Annotated[Any, "Recipe NAME[:field=value,...]; see purple ls."] = "accurate",
     epochs: Epochs = None,
     budget: Budget = None,
@@ -23,12 +23,14 @@ def train(
 
     Stopped, it goes on after its last whole epoch when the same command is typed again.
     """
+    from purpleteam.models.architectures import usual_architecture
     from purpleteam.models.recipes import RECIPES
     from purpleteam.verbs._subject import open_subject
     from purpleteam.verbs.outputs import stem_to_write
 
     plan, seconds = part(RECIPES, recipe, "recipe", epochs=epochs), seconds_of(budget)
     subject = open_subject(images, labels, training=True, **given)
+    arch = arch or usual_architecture(subject.shape)
     subject.net(arch)  # what cannot be built is refused before anything is written
     stem = stem_to_write(given["out"], f"{subject.dataset.name}-{plan.name}")
     return train_and_store(subject, stem, arch, plan, "baseline", name=name, seconds=seconds)

@@ -11,11 +11,12 @@ from torch import Tensor, nn
 
 from purpleteam.core.registry import Registry
 
-__all__ = ["ARCHITECTURES", "Normalise", "Shape", "initialise"]
+__all__ = ["ARCHITECTURES", "Normalise", "Shape", "initialise", "usual_architecture"]
 
 Shape = tuple[int, int, int]  # channels, height and width of an image
 Architecture = Callable[[Shape, int], nn.Module]  # of an image's shape and a number of classes
 ARCHITECTURES: Registry[Architecture] = Registry("architecture")
+LARGEST = 64  # side from which the first dense layer of a net without pooling outgrows the rest
 
 
 class Normalise(nn.Module):
@@ -38,6 +39,15 @@ def initialise(architecture: Architecture, shape: Shape, classes: int, seed: int
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return architecture(shape, classes)
+
+
+def usual_architecture(shape: Shape) -> str:
+    """Return the architecture that is trained where none is named.
+
+    The classic one learns many classes in few epochs; the residual one has as few weights for large
+    images as for small ones.
+    """
+    return "classic_cnn" if max(shape[1:]) <= LARGEST else "residual_cnn"
 
 
 ARCHITECTURES.load(sys.modules[__name__])
