@@ -41,19 +41,29 @@ class Cell:
 
     verb: str
     options: Mapping[str, Any]
-    what: str
-    """Verb and axes in a line, for people."""
     block: int = 0
+    varied: Sequence[str] = ()
+    """Options of which its entry lists several."""
     makes: str = ""
     """What later entries call what it makes; empty where nothing is kept."""
     uses: Mapping[str, Cell] = field(default_factory=dict)
     """By option the cell whose product it takes; `options` has that one's name there."""
 
     @property
+    def what(self) -> str:
+        """Verb and axes in a line, for people."""
+        return " ".join((self.verb, *self._axes()))
+
+    @property
     def label(self) -> str:
         """What the product is called beside others of its name."""
-        axes = self.what.partition(" ")[2].replace(" ", ", ")
+        axes = ", ".join(self._axes())
         return f"{self.makes}({axes})" if axes else self.makes
+
+    def _axes(self) -> Iterator[str]:
+        for key in self.varied:
+            used = self.uses.get(key)
+            yield f"{key}={used.label if used else shortly(self.options[key])}"
 
     def gives(self, option: str) -> str | None:
         """Return where in its product an option's value is; None where it makes no such thing."""
@@ -99,7 +109,7 @@ class Block:
         )
 
     def _cells(self) -> Iterator[Cell]:
-        varied = {key for key, items in self.axes.items() if len(items) > 1}
+        varied = [key for key, items in self.axes.items() if len(items) > 1]
         for chosen in itertools.product(*self.axes.values()):
             given = dict(zip(self.axes, chosen, strict=True))
             names = _names(chosen)
@@ -107,14 +117,9 @@ class Block:
             for makers in itertools.product(*(self.makers[name] for name in names)):
                 by_name = dict(zip(names, makers, strict=True))
                 uses = {k: by_name[v] for k, v in given.items() if isinstance(v, Named)}
-                several = varied | {k for k in uses if len(self.makers[given[k]]) > 1}
-                told = (
-                    f"{key}={uses[key].label if key in uses else shortly(value)}"
-                    for key, value in given.items()
-                    if key in several
-                )
-                what, options = " ".join((self.verb, *told)), given | dict(self.always)
-                yield Cell(self.verb, options, what, self.place, self.makes, uses)
+                several = [k for k in uses if len(self.makers[given[k]]) > 1 and k not in varied]
+                options = given | dict(self.always)
+                yield Cell(self.verb, options, self.place, several + varied, self.makes, uses)
 
 
 def _names(chosen: Sequence[Any]) -> list[str]:

@@ -80,7 +80,7 @@ def _made_again(run: RunFolder, wanted: set[str], progress: Progress) -> Made:
     made: Made = {}
     for note in notes_of(run.records(), ASKED):
         here = wanted.intersection(note.facts["records"]) - made.keys()
-        made |= dict.fromkeys(here, _called_again(note.facts, progress) if here else "")
+        made |= dict.fromkeys(here, _called_again(run, note.facts, progress) if here else "")
     rest = wanted - made.keys()
     if rest and "verb" in run.info["asked"]:
         made |= dict.fromkeys(rest, UNRECORDED)
@@ -89,7 +89,9 @@ def _made_again(run: RunFolder, wanted: set[str], progress: Progress) -> Made:
     return made
 
 
-def _called_again(asked: Mapping[str, Any], progress: Progress) -> Sequence[Record] | str:
+def _called_again(
+    run: RunFolder, asked: Mapping[str, Any], progress: Progress
+) -> Sequence[Record] | str:
     """Call a verb once more as it was called, with its files in a folder that is thrown away."""
     given = [key for key, value in asked["options"].items() if isinstance(value, Mapping)]
     if given:
@@ -98,8 +100,10 @@ def _called_again(asked: Mapping[str, Any], progress: Progress) -> Sequence[Reco
     verb = VERBS[asked["verb"]]
     takes = inspect.signature(verb.call).parameters
     with tempfile.TemporaryDirectory(prefix="purple-replay-") as folder:
-        out = {"picture": None, "strip": None, "out": Path(folder) / "out", "progress": progress}
-        options = {key: value for key, value in (asked["options"] | out).items() if key in takes}
+        out = Path(folder) / asked.get("makes", "out")  # whose name is the model's
+        own = {"picture": None, "strip": None, "out": out, "progress": progress}
+        own |= {name: str(run.path / asked["options"][name]) for name in asked.get("uses", ())}
+        options = {key: value for key, value in (asked["options"] | own).items() if key in takes}
         try:
             return verb.call(**options, run=Path(folder) / "run").records
         except (Exception, SystemExit) as error:
@@ -118,7 +122,7 @@ def _staged_again(run: RunFolder, wanted: set[str], progress: Progress) -> Made:
         config = build(RunConfig, info["asked"], f"{copy.name}/run.json")
         _load(config.plugins)
         state = prepare(config, copy, resume=True, progress=progress)
-        state.folder, state.processes = _ReplayFolder(copy, wanted, made), 1
+        state.folder = _ReplayFolder(copy, wanted, made)
         with suppress(_Done):
             for stage in STAGES:
                 do_stage(state, stage, lambda failure, _: reasons.append(failure.reason))

@@ -39,21 +39,22 @@ def _columns(block: Block) -> Iterator[str]:
     yield from (*block.axes, *block.always)
     for name, items in block.axes.items():
         for made in (item for item in items if isinstance(item, Named)):
-            facts = dict.fromkeys(key for maker in block.makers[made] for key in _facts(maker))
-            yield from (f"{name}.{key}" for key in facts)
+            facts = (_facts(maker, maker.varied) for maker in block.makers[made])
+            yield from (f"{name}.{key}" for told in facts for key in told)
 
 
-def _facts(cell: Cell) -> dict[str, Any]:
-    """Return the options of a cell, and those of the cells whose products it takes."""
-    facts = {key: shortly(value) for key, value in cell.options.items()}
+def _facts(cell: Cell, names: Iterable[str]) -> dict[str, Any]:
+    """Return options of a cell, and of the cells whose products it takes what they differ in."""
+    facts = {name: shortly(cell.options[name]) for name in names}
     for name, maker in cell.uses.items():
-        facts |= {f"{name}.{key}": value for key, value in _facts(maker).items()}
+        told = _facts(maker, maker.varied)
+        facts |= {f"{name}.{key}": value for key, value in told.items()}
     return facts
 
 
 def _rows(cell: Cell, records: Sequence[Record]) -> Iterator[dict[str, Any]]:
     """Yield a row for each number that a cell measured."""
-    given = {key: _text(value) for key, value in _facts(cell).items()}
+    given = {key: _text(value) for key, value in _facts(cell, cell.options).items()}
     for record in records:
         if not isinstance(record, Measurement):
             continue
