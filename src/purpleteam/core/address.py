@@ -36,7 +36,7 @@ class Address:
             shown = url.rpartition("@")[2].partition("?")[0]
             raise UsageError(f"address {shown!r} is not of the form http://HOST:PORT or https://")
         secure = parts.scheme == "https"
-        path = quote(parts.path.rstrip("/").removesuffix("/predict"), safe="/%~")
+        path = quote(parts.path.rstrip("/").removesuffix("/predict"), safe="/%~:")
         place = (f"[{host}]" if ":" in host else host) + ("" if port is None else f":{port}")
         basic = None
         if parts.username is not None:

@@ -7,7 +7,8 @@
 - `loading`         from a name or an object to a classifier
 - `store`           safetensors + ONNX + card, the two nets compared; and a net out of them again
 - `weights`         a state dict as wrappers wrote it, under the names of a net
-- `black_box`       ONNX files, MAITE models, functions, only asked;  `endpoint`: an app over HTTP
+- `black_box`       ONNX files, MAITE models, functions, only asked;  `estimators`: scikit-learn's
+- `endpoint`        an app over HTTP;  `inference_server`: KServe's protocols, `instances`
 - `adapters`        around a brought net: the input that it wants, the order of its outputs
 - `fit`             what a few answers of a brought model show, and the input that it learned
 - `devices`         CPU, GPU, bfloat16 where it is faster, and a model left as it was

@@ -6,7 +6,7 @@ refused image ("this is no digit") has a row of NaN: neither a right answer nor 
 
 A Python object is one too, unless its call lets gradients through, or the `model` of a MAITE model
 (https://mit-ll-ai-technology.github.io/maite; it gets a sequence of images) is a net that answers
-the same.
+the same. A classifier with scikit-learn's methods is asked as those are (`estimators`).
 """
 
 import copy
@@ -26,6 +26,7 @@ from purpleteam.core.digest import sha256_bytes
 from purpleteam.core.errors import MissingExtra, ModelError, Refused, UsageError, reason_of
 from purpleteam.models.adapters import Normalisation
 from purpleteam.models.devices import device_of
+from purpleteam.models.estimators import ask_estimator, gives_of, is_estimator
 from purpleteam.models.guard import Order, scores_in
 from purpleteam.models.weights import digest_of, tensors_of
 
@@ -117,7 +118,13 @@ CHANNELS = (1, 3)  # what tells images (N, H, W, C) from (N, C, H, W)
 
 
 class OnnxFile(BlackBox):
-    """A net as a file, run in ONNX Runtime. Beside a card it must have that model's digest."""
+    """A net as a file, run in ONNX Runtime. Beside a card it must have that model's digest.
+
+    Every score is ONNX Runtime's. Where the layers of its graph are known (`with_layers`), the
+    gradient is theirs, and images reach the file unrounded, as they reach any net.
+    """
+
+    layers: Callable[[Tensor], Tensor] | None = None
 
     def __init__(self, path: Path) -> None:
         """Open the file; a ModelError where it is no map from images (N, C, H, W) to scores."""
@@ -148,7 +155,7 @@ class OnnxFile(BlackBox):
             known = "one output (N, classes) of scores: export it anew with that one alone"
             raise ModelError(f"{self.path!r} gives {_form(outputs)}; known: {known}")
         self.output = fitting[0].name
-        notes = ["the file is asked as a black box: no gradients"]
+        notes: list[str] = []
         if self.channels_last:
             notes.insert(0, "it takes images (N, H, W, C): they are turned")
         if (count := len(outputs)) > 1:
@@ -179,10 +186,28 @@ class OnnxFile(BlackBox):
         if self.takes_bytes:
             raise UsageError(f"a normalisation goes before a net, and {self.path!r} takes bytes")
         made = copy.copy(self)
-        made.normalisation = normalisation
+        made.normalisation, made.layers = normalisation, None
         scores = self._run(normalisation(self._sample))
         made._probabilities = bool(distributions(scores).all())
         return made
+
+    def with_layers(self, layers: Callable[[Tensor], Tensor]) -> Self:
+        """Return the file with a differentiable replica of its graph, its normalisation and order.
+
+        The replica takes images (N, C, H, W) in [0, 1] and returns the logits (N, classes), also
+        where the file itself returns their softmax.
+        """
+        made = copy.copy(self)
+        made.layers, made.differentiable, made.quantised = layers, True, False
+        return made
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return ONNX Runtime's scores (N, classes), with the gradient of the layers if known."""
+        scores = super().forward(x)
+        if self.layers is None or not (torch.is_grad_enabled() and x.requires_grad):
+            return scores
+        replica = self.layers(x)
+        return scores + (replica - replica.detach())
 
     def ask(self, images: Tensor) -> Tensor:
         scores = self._run(images)
@@ -250,9 +275,13 @@ class ObjectClassifier(BlackBox):
         super().__init__(name, digest="", shape=(None, None, None), classes=0)
         self.model = model
         self.net = net_of(model)
-        maite = is_maite(model)
-        self.call: Callable[[Any, Tensor], Tensor] = _ask_maite if maite else _ask
-        named = model.metadata.get("index2label") if maite else None
+        self.call: Callable[[Any, Tensor], Tensor] = _ask
+        named: Any = None
+        if is_maite(model):
+            self.call, named = _ask_maite, model.metadata.get("index2label")
+        elif is_estimator(model):
+            self.call, self.gives = ask_estimator, gives_of(model)
+            named = dict(enumerate(np.asarray(getattr(model, "classes_", ())).tolist()))
         self.labels = tuple(str(named[number]) for number in sorted(named)) if named else None
 
     def ask(self, images: Tensor) -> Tensor:
@@ -337,7 +366,7 @@ def _ask(model: Any, x: Tensor) -> Tensor:
             answer = model(x.detach().cpu().numpy().copy())
         except Exception:  # so the form was not the matter
             raise error from None
-    if isinstance(answer, np.ndarray | list):
+    if isinstance(answer, list) or (hasattr(answer, "__array__") and not torch.is_tensor(answer)):
         answer = _from_array(answer)
     return scores_in(answer, len(x))[0].float().to(x.device)
 

@@ -1,4 +1,4 @@
-"""A deployed classifier that is asked over HTTP, as `purple serve` answers, at the pace it wants.
+"""A deployed classifier that is asked over HTTP, at the pace it wants; and one of `purple serve`.
 
 `POST /predict` takes the 784 bytes of one 28x28 grey image and answers `{"label": 7}`, or a null
 label where it refuses, and with `confidences` where they are exposed. `GET /version` says what is
@@ -17,6 +17,7 @@ import ssl
 import threading
 import time
 import weakref
+from abc import abstractmethod
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass
@@ -38,6 +39,9 @@ FAINTEST = 5e-7  # confidences have six digits: what is rounded to 0 is below th
 SECONDS, PATIENCE = 30.0, 300.0  # that an app may be silent, and one image wait for a busy app
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 30.0
 MOST_BYTES = 1_000_000
+LABELS_ALONE = "the app tells labels alone, no scores"
+SERVERS = "an inference server's address ends with /v2/models/NAME, :predict or /invocations"
+BYTES, JSON = "application/octet-stream", "application/json"
 BUSY = (429, 503)
 REASONS: tuple[tuple[type[Exception], str], ...] = (
     (ConnectionRefusedError, "does not answer: connection refused"),
@@ -82,6 +86,7 @@ class App:
         self._idle: queue.SimpleQueue[http.client.HTTPConnection] = queue.SimpleQueue()
         for line in self.lines:
             self._idle.put(line)
+            weakref.finalize(self, line.close)
 
     def _line(self) -> http.client.HTTPConnection:
         host, port = self.address.host, self.address.port
@@ -104,30 +109,36 @@ class App:
         if self.stop.is_set():
             raise Stopped
 
-    def answer(self, pixels: bytes) -> dict[str, Any]:
-        """Return what the app answers for one image: an object with a label, maybe null."""
-        reply = self.ask("POST", "/predict", pixels)
+    def answer(self, path: str, body: bytes | None, needed: str, kind: str = BYTES) -> Any:
+        """Return the object that the app answers in JSON, which has a `needed` key.
+
+        With a body it is posted, and counts as an image that was answered.
+        """
+        method = "GET" if body is None else "POST"
+        reply = self.ask(method, path, body, kind)
         if 300 <= reply.status < 400:
             place = (reply.location or "nowhere")[:100]
             raise self.error(f"points elsewhere (status {reply.status}): {place!r}")
         if reply.status != 200:
-            raise self.error(f"answered POST /predict with status {reply.status}: {reply.shown}")
+            hint = f"; {SERVERS}" if (path, reply.status) == ("/predict", 404) else ""
+            asked = f"{method} {path or self.address.path}"
+            raise self.error(f"answered {asked} with status {reply.status}: {reply.shown}{hint}")
         try:
             answer = json.loads(reply.body)
         except (ValueError, RecursionError):
             raise self.error(f"answered with what is no JSON: {reply.shown}") from None
-        if not isinstance(answer, dict) or "label" not in answer:
-            raise self.error(f"answered without a label: {reply.shown}")
+        if not isinstance(answer, dict) or needed not in answer:
+            raise self.error(f"answered without {needed!r}: {reply.shown}")
         with self._lock:
-            self.answered += 1
+            self.answered += body is not None
         return answer
 
-    def ask(self, method: str, path: str, body: bytes | None = None) -> Reply:
+    def ask(self, method: str, path: str, body: bytes | None = None, kind: str = BYTES) -> Reply:
         """Return the reply to one request, the first that is not "busy"."""
         spent, tries = 0.0, 0
         while True:
             self.wait()
-            reply = self.send(method, path, body)
+            reply = self.send(method, path, body, kind)
             if reply.status not in BUSY:
                 return reply
             pause = pause_before(reply.retry_after, tries)
@@ -139,11 +150,11 @@ class App:
                 )
             self.hold(pause)
 
-    def send(self, method: str, path: str, body: bytes | None = None) -> Reply:
+    def send(self, method: str, path: str, body: bytes | None = None, kind: str = BYTES) -> Reply:
         """Return the reply to one request, whatever it says."""
-        headers = {"Accept": "application/json"}
+        headers = {"Accept": JSON}
         if body is not None:
-            headers["Content-Type"] = "application/octet-stream"
+            headers["Content-Type"] = kind
         if self.address.authorisation is not None:
             headers["Authorization"] = self.address.authorisation
         line = self._idle.get()
@@ -205,7 +216,37 @@ def pause_before(retry_after: str | None, tries: int) -> float:
     return max(seconds, own if tries else 0.0)
 
 
-class Endpoint(BlackBox):
+class Remote(BlackBox):
+    """A classifier behind an address; each image is a request, several are under way at once."""
+
+    def __init__(self, app: App, **facts: Any) -> None:
+        super().__init__(app.address.name, **facts)
+        self._app = app
+        self.calls, self.waited = app.answered, app.waited
+
+    @abstractmethod
+    def _asked(self, image: Tensor) -> Singles:
+        """Return the scores (classes,) of one image (C, H, W), NaN where it is refused."""
+
+    def ask(self, images: Tensor) -> Tensor:
+        """Return float32 scores (N, classes), a row of NaN where the app refused an image."""
+        app = self._app
+        app.stop.clear()
+        with ThreadPoolExecutor(len(app.lines)) as pool:
+            rows = [pool.submit(self._asked, image) for image in images]
+            try:
+                wait(rows, return_when=FIRST_EXCEPTION)
+            finally:  # all are done, or one failed, or the user stopped
+                app.stop.set()
+                pool.shutdown(cancel_futures=True)
+                self.calls, self.waited = app.answered, app.waited
+        for error in (row.exception() for row in rows if not row.cancelled()):
+            if error is not None and not isinstance(error, Stopped):
+                raise error
+        return torch.from_numpy(np.stack([row.result() for row in rows]))
+
+
+class Endpoint(Remote):
     """An app at an address. It is asked once when it is opened, to see what it answers."""
 
     def __init__(
@@ -220,8 +261,7 @@ class Endpoint(BlackBox):
 
         There are as many classes as the app says, else 10.
         """
-        self._app = app = App(Address.of(url), patience, connections)
-        weakref.finalize(self, app.close)
+        app = App(Address.of(url), patience, connections)
         ready = app.send("GET", "/readyz")
         if ready.status >= 500:
             raise app.error(f"is not ready (status {ready.status}): {ready.shown}")
@@ -231,7 +271,7 @@ class Endpoint(BlackBox):
             facts = said if isinstance(said, dict) else {}
         stroke = np.zeros((SIDE, SIDE), np.uint8)  # upright: an app for digits takes it for one
         stroke[4:24, 13:15] = 255
-        first = app.answer(stroke.tobytes())
+        first = app.answer("/predict", stroke.tobytes(), "label")
         tells = facts.get("confidences") is True or "confidences" in first
         stated = facts.get("digest")
         if isinstance(stated, str) and re.fullmatch(r"sha256:[0-9a-f]{64}", stated):
@@ -242,35 +282,17 @@ class Endpoint(BlackBox):
         lists = (facts.get("classes"), first.get("confidences"))
         shown = next((len(part) for part in lists if isinstance(part, list) and part), 0)
         super().__init__(
-            app.address.name,
+            app,
             digest=stated,
             shape=(1, SIDE, SIDE),
             classes=classes or shown or USUAL_CLASSES,
             gives="scores" if tells else "labels",
-            notes=(note,) if tells else (note, "the app tells labels alone, no scores"),
+            notes=(note,) if tells else (note, LABELS_ALONE),
         )
-        self.calls, self.waited = app.answered, app.waited
         self._row(first)  # an answer that means nothing is an error now, not later
 
-    def ask(self, images: Tensor) -> Tensor:
-        """Return float32 scores (N, classes), a row of NaN where the app refused an image."""
-        app = self._app
-        app.stop.clear()
-        with ThreadPoolExecutor(len(app.lines)) as pool:
-            rows = [
-                pool.submit(lambda pixels: self._row(app.answer(pixels)), image.tobytes())
-                for image in as_bytes(images)
-            ]
-            try:
-                wait(rows, return_when=FIRST_EXCEPTION)
-            finally:  # all are done, or one failed, or the user stopped
-                app.stop.set()
-                pool.shutdown(cancel_futures=True)
-                self.calls, self.waited = app.answered, app.waited
-        for error in (row.exception() for row in rows if not row.cancelled()):
-            if error is not None and not isinstance(error, Stopped):
-                raise error
-        return torch.from_numpy(np.stack([row.result() for row in rows]))
+    def _asked(self, image: Tensor) -> Singles:
+        return self._row(self._app.answer("/predict", as_bytes(image).tobytes(), "label"))
 
     def _row(self, answer: dict[str, Any]) -> Singles:
         """Return the scores (classes,) that an answer means."""

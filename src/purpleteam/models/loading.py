@@ -24,8 +24,10 @@ from purpleteam.models.adapters import Normalisation, Normalised
 from purpleteam.models.architectures import Shape
 from purpleteam.models.black_box import BlackBox, OnnxFile
 from purpleteam.models.devices import device_of, frozen, lay_out, scores_and_slope, to_batch
-from purpleteam.models.endpoint import Endpoint
+from purpleteam.models.endpoint import Endpoint, Remote
+from purpleteam.models.estimators import is_estimator
 from purpleteam.models.guard import Guarded, Order, guarded, switched
+from purpleteam.models.inference_server import InferenceServer, is_served
 from purpleteam.models.store import build as build
 from purpleteam.models.store import made_by, module_of, unwrapped
 from purpleteam.models.weights import WeightsReader, other_floats, plain_weights
@@ -124,6 +126,7 @@ def load(
     read_weights: WeightsReader = plain_weights,
     normalisation: Normalisation | None = None,
     shape: Shape | None = None,
+    classes: int | None = None,
 ) -> LoadedModel:
     """Return the classifier that the user names or holds.
 
@@ -131,8 +134,9 @@ def load(
         reference: what `--model` says: a zoo name, a stored model's path, `module:factory`, or
             what can only be asked: an address (`http://...`) or an .onnx file. Or an object: a
             `LoadedModel`, which is returned as it is; an `nn.Module`, of which a copy in eval
-            mode is taken; a MAITE model; any callable from images (N, C, H, W) in [0, 1], as a
-            tensor or a NumPy array, to scores (N, classes).
+            mode is taken; a MAITE model; a fitted classifier with scikit-learn's methods, which
+            gets rows (N, C * H * W) in [0, 1]; any callable from images (N, C, H, W) in [0, 1],
+            as a tensor or a NumPy array, to scores (N, classes).
         weights: the file of weights for `module:factory`, where that does not set its own.
         arch: the code of a stored model whose card names `module:factory`.
         device: where it goes; the default is the CPU.
@@ -141,6 +145,7 @@ def load(
         normalisation: a layer to put in front of the net; a card may say another.
         shape: of the images that it will be shown, where no card says it: a net is then laid out
             in memory for speed, and a function is asked a few.
+        classes: how many an app knows that tells labels alone, and not how many there are.
 
     Raises:
         UsageError: it is none of these, or an option does not go with it.
@@ -156,7 +161,7 @@ def load(
     elif is_factory(reference):
         if arch is not None:
             raise UsageError(f"--arch goes with a stored model: {reference!r} is code itself")
-        loaded = _from_factory(reference, weights, read_weights, normalisation)
+        loaded = _from_factory(reference, weights, read_weights, normalisation, shape)
     else:
         if weights is not None:
             raise UsageError(f"--weights goes with --model module:factory, not with {reference!r}")
@@ -165,7 +170,7 @@ def load(
         elif arch is not None:
             raise UsageError(f"--arch goes with a stored model, not with {reference!r}")
         else:
-            loaded = _black_box(reference, normalisation)
+            loaded = _black_box(reference, normalisation, shape, classes)
     module = switched(loaded.module.to(device or "cpu"))
     shape = loaded.card.shape if loaded.card else shape
     if shape is not None and not isinstance(module, BlackBox):
@@ -173,12 +178,20 @@ def load(
     return replace(loaded, module=module)
 
 
-def _black_box(reference: str, asked: Normalisation | None) -> LoadedModel:
+def _black_box(
+    reference: str, asked: Normalisation | None, shape: Shape | None, classes: int | None
+) -> LoadedModel:
     if "://" in reference:
-        if asked is not None:
-            raise UsageError(f"a normalisation goes before a net, and {reference!r} takes bytes")
-        app = Endpoint(reference)
-        return LoadedModel(app.name, app.digest, app, notes=app.notes)
+        served = is_served(reference)
+        app: Remote = (
+            InferenceServer(reference, images=shape, classes=classes)
+            if served
+            else Endpoint(reference, classes=classes)
+        )
+        if asked is not None and app.quantised:
+            raise UsageError(f"a normalisation goes before a net, and {app.name!r} takes bytes")
+        app.normalisation = asked
+        return LoadedModel(app.name, app.digest, app, None, asked, notes=app.notes)
     file, layer = OnnxFile(Path(reference)), asked
     if file.card is not None and file.card.normalisation is not None:
         layer = _of_card_or_asked(file.card, asked)  # and the file has it in it
@@ -209,7 +222,11 @@ def _of_card_or_asked(card: ModelCard, asked: Normalisation | None) -> Normalisa
 
 
 def _from_factory(
-    reference: str, weights: Path | None, read: WeightsReader, layer: Normalisation | None
+    reference: str,
+    weights: Path | None,
+    read: WeightsReader,
+    layer: Normalisation | None,
+    shape: Shape | None,
 ) -> LoadedModel:
     with torch.random.fork_rng(devices=[]):  # its random weights are replaced at once
         made = made_by(reference)
@@ -218,7 +235,8 @@ def _from_factory(
     notes: tuple[str, ...] = (f"{reference!r} returned a MAITE model",) if maite else ()
     if weights is not None:
         if net is None:
-            raise UsageError(f"{reference!r} returned a MAITE model with no net for --weights")
+            kind = "a MAITE model" if maite else type(made).__name__
+            raise UsageError(f"{reference!r} returned {kind} with no net for --weights")
         tensors = read(weights)
         notes += read_in.fill(net, tensors, str(weights))
         converted = tensors.other_floats or other_floats(tensors.tensors)
@@ -226,7 +244,7 @@ def _from_factory(
     if net is not None:
         notes += _in_train_mode(net, "the factory returned it")
     if net is None or maite:
-        return _boxed(made, reference, layer, digest, notes)
+        return _boxed(made, reference, layer, digest, notes, shape)
     if digest is None:
         again = read_in.tensors_of(build(reference, (0, 0, 0), 0, seed=1).state_dict())
         own = read_in.tensors_of(net.state_dict())
@@ -248,7 +266,8 @@ def _from_object(made: Any, layer: Normalisation | None, shape: Shape | None) ->
     name = black_box.name_of(made)
     if isinstance(made, type):
         raise UsageError(f"model is the class {name}, not a net: give {name}()")
-    guarded(made)  # says what is wrong with what cannot be called
+    if not is_estimator(made):
+        guarded(made)  # says what is wrong with what cannot be called
     if isinstance(made, BlackBox):
         return LoadedModel(made.name, made.digest, made, made.card, layer, notes=made.notes)
     if black_box.is_maite(made):
@@ -277,8 +296,10 @@ def _boxed(
     notes: tuple[str, ...] = (),
     shape: Shape | None = None,
 ) -> LoadedModel:
-    """Return a MAITE model or a function as a black box; `fit.opened` may make more of it."""
+    """Return what can be asked as a black box; `opened` may make more of it."""
     box = black_box.ObjectClassifier(made, name)
+    if is_estimator(made):
+        notes += ("it gets each image as a row of C * H * W numbers in [0, 1], channels first",)
     box.normalisation = layer
     if digest is None and not black_box.is_maite(made):
         owner = getattr(made, "__self__", made)  # of a bound method

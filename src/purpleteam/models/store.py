@@ -25,6 +25,7 @@ from purpleteam.core.machine import versions
 from purpleteam.models.adapters import Normalisation, Normalised
 from purpleteam.models.architectures import ARCHITECTURES, Shape, initialise
 from purpleteam.models.black_box import is_maite, session_of
+from purpleteam.models.estimators import is_estimator
 from purpleteam.models.guard import Guarded, guarded, switched
 from purpleteam.models.inference import logits
 from purpleteam.models.weights import ANYWHERE, owned, plain_weights, put_weights
@@ -227,7 +228,8 @@ def build(architecture: str, shape: Shape, classes: int, *, seed: int) -> nn.Mod
     def own(*_: object) -> nn.Module:
         made = made_by(architecture)
         if not isinstance(made, nn.Module):
-            raise ModelError(f"{architecture!r} returned a MAITE model, not a torch nn.Module")
+            kind = "a MAITE model" if is_maite(made) else type(made).__name__
+            raise ModelError(f"{architecture!r} returned {kind}, not a torch nn.Module")
         return made
 
     make = own if is_factory(architecture) else ARCHITECTURES[architecture]
@@ -235,12 +237,13 @@ def build(architecture: str, shape: Shape, classes: int, *, seed: int) -> nn.Mod
 
 
 def made_by(reference: str) -> object:
-    """Return the net, or the MAITE model, that the user's code makes."""
+    """Return the net, or what else can be asked about images, that the user's code makes."""
     made = unwrapped(call_factory(reference, ModelError, _is_model))
-    if _is_model(made):
-        return made
     kind, remedy = type(made).__name__, REMEDIES.get(type(made).__name__, "")
-    problem = f"{kind}, not a torch nn.Module or a MAITE model{remedy}"
+    if _is_model(made) or (callable(made) and not isinstance(made, type) and not remedy):
+        return made
+    problem = f"{kind}, not a torch nn.Module, a MAITE model, a classifier with predict_proba or "
+    problem += f"a function of images{remedy}"
     if isinstance(made, type):
         problem = f"the class {made.__name__}, not a net: return {made.__name__}()"
     raise ModelError(f"{reference!r} returned {problem}")
@@ -265,4 +268,5 @@ def unwrapped(made: object) -> object:
 
 
 def _is_model(made: object) -> bool:
-    return isinstance(made, nn.Module) or (is_maite(made) and not isinstance(made, type))
+    is_object = is_maite(made) or is_estimator(made)
+    return isinstance(made, nn.Module) or (is_object and not isinstance(made, type))

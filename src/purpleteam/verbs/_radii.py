@@ -17,7 +17,6 @@ from purpleteam.core.config import build
 from purpleteam.core.errors import Refused
 from purpleteam.core.records import Measurement
 from purpleteam.core.schema import model_note
-from purpleteam.models.black_box import BlackBox
 from purpleteam.models.guard import Classifier
 from purpleteam.verbs._subject import Subject
 from purpleteam.verbs.result import Result, table
@@ -55,7 +54,7 @@ def smoothing(subject: Subject, epsilons: Sequence[float], **options: Any) -> Ce
     loaded, how = subject.loaded, build(Smoothing, options | {"seed": subject.seed}, "smoothing")
     net, digest, progress = loaded.module, loaded.digest, subject.progress
     proved = certify_smoothing(net, subject.images, how, digest=digest, progress=progress)
-    attacked = None if isinstance(net, BlackBox) else Smoothed(net, how.sigma)
+    attacked = Smoothed(net, how.sigma) if getattr(net, "differentiable", True) else None
     name = f"{loaded.name}, smoothed by {how.sigma:g}"
     answer = partial(predict, net, how)
     return _attacked(subject, proved, epsilons or EPSILONS["l2"], name, attacked, answer)

@@ -18,8 +18,8 @@ from purpleteam.data.folders import load_dataset
 from purpleteam.data.images import SPLITS, Dataset, ImageSet
 from purpleteam.models.adapters import Normalisation, parse_classes, scored
 from purpleteam.models.architectures import Shape
-from purpleteam.models.black_box import BlackBox, ObjectClassifier, OnnxFile
-from purpleteam.models.devices import choose_device, use_threads
+from purpleteam.models.black_box import NEAR, BlackBox, ObjectClassifier, OnnxFile
+from purpleteam.models.devices import choose_device, to_batch, use_threads
 from purpleteam.models.fit import SAMPLE, examine
 from purpleteam.models.guard import Guarded
 from purpleteam.models.inference import logits
@@ -127,7 +127,7 @@ class Subject:
 
     def check_white_box(self, option: str, why: str) -> None:
         """Refuse a model that only answers."""
-        if isinstance(self.loaded.module, BlackBox):
+        if not getattr(self.loaded.module, "differentiable", True):
             remedy = "give a stored model or module:factory"
             raise UsageError(f"{option} {self.loaded.name!r} only answers; {why}: {remedy}")
 
@@ -190,7 +190,11 @@ def weights_of(verdict: GateVerdict) -> Weights:
 
 
 def loaded_from(
-    model: Any, given: OfModel, device: torch.device | None = None, shape: Shape | None = None
+    model: Any,
+    given: OfModel,
+    device: torch.device | None = None,
+    shape: Shape | None = None,
+    classes: int | None = None,
 ) -> LoadedModel:
     """Return the model that a reference and what is said beside it mean."""
     weights, layer = given.get("weights"), given.get("normalise")
@@ -202,6 +206,7 @@ def loaded_from(
         read_weights=read_weights,
         normalisation=None if layer is None else Normalisation.parse(layer),
         shape=shape,
+        classes=classes,
     )
 
 
@@ -213,12 +218,13 @@ def _load_for(dataset: Dataset, model: Any, device: torch.device, given: OfModel
     names = None if names is None else parse_classes(names)
     height, width, channels = dataset.shape
     shape, classes = (channels, height, width), dataset.classes
-    loaded = loaded_from(model, given, device, shape)
+    loaded = loaded_from(model, given, device, shape, len(names or classes))
     images = shown_of(dataset)
     told, form = scored(loaded.module, images.images, len(names or loaded.names or dataset.classes))
     if isinstance(told, Guarded):
         loaded = replace(loaded, module=told).noting(f"it returns {form}")
     loaded = opened(loaded.in_order_of(classes, dataset.name, names), images)
+    loaded = _with_gradients(loaded, images, shape)
     loaded.check_fits(shape, len(classes), dataset.name)
     scores = logits(loaded.module, dataset.validation.images[:1]).shape[1]
     if scores != len(classes):
@@ -232,6 +238,28 @@ def _load_for(dataset: Dataset, model: Any, device: torch.device, given: OfModel
     if loaded.card and loaded.card.recipe:  # we trained it
         return loaded
     return loaded.noting(*examine(loaded.module, images, classes))
+
+
+def _with_gradients(loaded: LoadedModel, images: ImageSet, shape: Shape) -> LoadedModel:
+    """Return an ONNX file with the gradients of its layers, where they answer as the file does."""
+    file = loaded.module
+    if not isinstance(file, OnnxFile):
+        return loaded
+    from purpleteam.certify.network import network_of  # and onnx, which is slow to import
+
+    x, why = to_batch(images.images[:8]), "on these images its layers answer otherwise"
+    try:
+        layers = network_of(file, shape).to(torch.float32)
+        with torch.no_grad():
+            ours, told = layers(x).softmax(1), file(x).softmax(1)
+        if torch.allclose(ours, told, rtol=0, atol=NEAR):
+            white = (
+                "its layers are read from its graph for gradients, ONNX Runtime answers: white-box"
+            )
+            return replace(loaded, module=file.with_layers(layers)).noting(white)
+    except ModelError as error:
+        why = str(error).partition("; known: ")[0]
+    return loaded.noting(f"the file is asked as a black box: {why}")
 
 
 def code_of(arch: str | None, model: Any) -> str | None:
