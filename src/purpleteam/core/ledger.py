@@ -6,7 +6,7 @@ removed or reordered line shows. Missing lines at the end show only beside a `he
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -24,6 +24,8 @@ class Look:
 
     lines: list[dict[str, Any]] = field(default_factory=list)  # of each line that can be read
     ends: list[int] = field(default_factory=list)  # where each of them ends in the file, in bytes
+    count: int = 0  # of the lines that can be read, kept here or not
+    end: int = 0  # where the last of them ends
     chain: str = GENESIS  # the chain value that the last one claims, which names them all
     damage: list[str] = field(default_factory=list)  # what is wrong; none: the chain is whole
     torn: list[str] = field(default_factory=list)  # of a last line that was not written to its end
@@ -31,7 +33,7 @@ class Look:
     @property
     def head(self) -> dict[str, Any]:
         """How many lines there are, and the chain value of the last."""
-        return {"lines": len(self.lines), "chain": self.chain}
+        return {"lines": self.count, "chain": self.chain}
 
 
 class Ledger:
@@ -40,6 +42,7 @@ class Ledger:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._last: str | None = None
+        self._count = 0  # of the lines up to the last, where that is known
 
     def read(self) -> list[dict[str, Any]]:
         """Return all whole lines; a broken chain is a RunError, a torn last line is left out."""
@@ -47,25 +50,27 @@ class Ledger:
 
     def head(self) -> dict[str, Any]:
         """Return how many lines there are and the chain value of the last, which names them all."""
-        return self._undamaged().head
+        if self._last is not None:  # nobody else appends
+            return {"lines": self._count, "chain": self._last}
+        return self._undamaged(kept=False).head
 
     def append(self, lines: Iterable[Mapping[str, Any]]) -> None:
         """Add the lines in one write, flushed to the disk before this returns."""
         if self._last is None:
-            look = self._undamaged()
+            look = self._undamaged(kept=False)
             if look.torn:
-                os.truncate(self.path, look.ends[-1] if look.ends else 0)
-            self._last = look.chain
-        text, last = b"", self._last
+                os.truncate(self.path, look.end)
+            self._last, self._count = look.chain, look.count
+        parts, last = list[bytes](), self._last
         for line in lines:
             last = _chain(last, line)
-            text += _written(line, last)
+            parts.append(_written(line, last))
         self._last = None  # a write that fails half way leaves a torn tail to cut
         with self.path.open("ab") as file:
-            file.write(text)
+            file.write(b"".join(parts))
             file.flush()
             os.fsync(file.fileno())
-        self._last = last
+        self._last, self._count = last, self._count + len(parts)
 
     def keep(self, count: int) -> None:
         """Cut the file back to its first `count` lines: what a killed cell left half done."""
@@ -73,15 +78,25 @@ class Ledger:
         self._last = None
         os.truncate(self.path, ends[-1] if ends else 0)
 
-    def look(self) -> Look:
+    def cut(self, end: int) -> None:
+        """Cut the file back to where a line ends: what a killed cell left half done."""
+        if self.path.exists() and self.path.stat().st_size > end:
+            self._last = None
+            os.truncate(self.path, end)
+
+    def look(self, *, kept: bool = True) -> Look:
         """Read a file that may be damaged: what is left of it, and all that is wrong.
 
-        After a line that was edited the chain is followed from what that line claims.
+        After a line that was edited the chain is followed from what that line claims. Of many lines
+        not `kept` only the count, the end and the chain are told.
         """
-        look, end = Look(), 0
-        *lines, torn = self.path.read_bytes().split(b"\n") if self.path.exists() else [b""]
-        for number, raw in enumerate(lines, 1):
-            end += len(raw) + 1
+        look, end, torn, number = Look(), 0, b"", 0
+        for line in _lines(self.path):
+            if not line.endswith(b"\n"):
+                torn = line
+                break
+            number, raw = number + 1, line[:-1]
+            end += len(line)
             follows, content = _follows(raw, look.chain), _loaded(raw)
             if follows is None or content is None:
                 look.damage.append(f"{self.path}: line {number} is damaged")
@@ -89,19 +104,27 @@ class Ledger:
             if not follows:
                 look.damage.append(f"{self.path}: the hash chain breaks at line {number}")
             look.chain = content.pop("chain")
-            look.lines.append(content)
-            look.ends.append(end)
+            look.count, look.end = look.count + 1, end
+            if kept:
+                look.lines.append(content)
+                look.ends.append(end)
         if torn.endswith(b"}", 0, -1) and _parsed(torn[:-1]) is not None:
             # A kill leaves the beginning of a line; a whole one that ends otherwise was edited.
-            look.damage.append(f"{self.path}: line {len(lines) + 1} is damaged")
+            look.damage.append(f"{self.path}: line {number + 1} is damaged")
         if torn:
-            look.torn = [f"{self.path}: line {len(look.lines) + 1} is torn"]
+            look.torn = [f"{self.path}: line {look.count + 1} is torn"]
         return look
 
-    def _undamaged(self) -> Look:
-        if (look := self.look()).damage:
+    def _undamaged(self, *, kept: bool = True) -> Look:
+        if (look := self.look(kept=kept)).damage:
             raise RunError(look.damage[0])
         return look
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    if path.exists():
+        with path.open("rb") as file:
+            yield from file
 
 
 def end_differs(ended: object, head: Mapping[str, Any]) -> str:

@@ -13,15 +13,16 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from purpleteam.core.errors import RunError
 from purpleteam.core.progress import SILENT, Progress
-from purpleteam.core.records import Failure, Record, record_from_json
-from purpleteam.core.runfolder import AT_ONCE, Drafts, RunFolder
+from purpleteam.core.records import Failure, Record
+from purpleteam.core.runfolder import Drafts, RunFolder
 from purpleteam.core.schema import SWEEP_TABLE
 from purpleteam.pipeline.engines import ENGINES, Job, Outcome
 from purpleteam.pipeline.naming import STAGE, Naming
@@ -35,6 +36,8 @@ with suppress(ImportError):  # where there is none, nobody is kept out
 
 TODO, BEGUN, LEFT, DONE, FAILED = range(5)
 """What became of a cell: `LEFT` as a draft, `DONE` when the records hold it."""
+AT_ONCE = 500
+"""Cells that are written into the records in one go."""
 WAITING = 10_000
 """Jobs that an engine may choose from: more would only need memory."""
 
@@ -83,14 +86,15 @@ def run_sweep(
     started, place = time.perf_counter(), out.resolve()  # a net of the user's may go elsewhere
     naming = Naming(plan, place)
     try:
-        state = dict.fromkeys((naming.job(cell).key for cell in plan.cells), TODO)
+        keys = [naming.job(cell).key for cell in plan.cells]
     finally:
         naming.close()
     apart = naming.foreign or plan.seconds is not None  # what may end or hold its process
     workers = workers or (1 if apart and engine == "inline" else None)
     with _alone(place):
         _check(place)
-        driver = _Driver(plan, naming, state, place, command, told, workers or 1)
+        driver = _Driver(plan, naming, keys, place, command, told, workers or 1)
+        state = driver.state
         made_by = partial(ENGINES[engine], workers=workers, threads=plan.threads, address=address)
         at_work = made_by() if driver.missing else None  # before there is a folder
         before = len(state) - sum(driver.missing.values())
@@ -131,40 +135,45 @@ def run_sweep(
 class _Driver:
     """What became of each cell, and which is next: always in the order of the file."""
 
-    folder: RunFolder
-
     def __init__(
         self,
         plan: Plan,
         naming: Naming,
-        state: dict[str, int],
+        keys: Sequence[str],
         place: Path,
         command: tuple[str, ...],
         told: Callable[[str], None],
         workers: int,
     ) -> None:
-        self.plan, self.naming, self.state = plan, naming, state
-        self.place, self.command, self.told, self.workers = place, command, told, workers
-        self.drafts = Drafts(place)
+        self.plan, self.naming, self.keys = plan, naming, keys
+        self.command, self.told, self.workers = command, told, workers
+        self.folder = Drafts(place)
+        self.state = state = dict.fromkeys(keys, TODO)
         self.failed: dict[str, tuple[str, str]] = {}  # why, and for want of what
         self.begun: dict[str, Cell] = {}
         self.held: Cell | None = None
         self.took: dict[int, float] = {}  # seconds of the first cell of each entry
         self.missing: dict[int, int] = {}
         first: dict[int, Cell] = {}
-        for cell in plan.cells:
-            key = naming.job(cell).key
+        for key, cell in zip(keys, plan.cells, strict=True):
             if key in naming.unopened:
                 self._fail(cell, key, naming.unopened[key])
-            elif state[key] == TODO and self.drafts.has(key):
+            elif state[key] == TODO and self.folder.is_done(key):
+                state[key] = DONE
+            elif state[key] == TODO and self.folder.has(key):
                 state[key] = LEFT
             elif state[key] == TODO:
                 first.setdefault(cell.block, cell)
                 self.missing[cell.block] = self.missing.get(cell.block, 0) + 1
-        self.todo = (cell for cells in (first.values(), plan.cells) for cell in cells)
+        self.todo = chain(first.values(), self._missing())
         self.order = iter(state)
         self.next = next(self.order, None)
         self.batch: list[str] = []
+
+    def _missing(self) -> Iterator[Cell]:
+        for key, cell in zip(self.keys, self.plan.cells, strict=True):
+            if self.state[key] == TODO:
+                yield cell
 
     def fill(self, jobs: deque[Job]) -> None:
         """Put the jobs that can begin behind those that wait, as far as there is room."""
@@ -200,8 +209,8 @@ class _Driver:
             self._fail(cell, outcome.key, outcome.error)
             return
         for name, content in outcome.files.items():
-            _write(self.place / name, content)
-        self.drafts.leave(outcome.key, _made(outcome, self.command))
+            _write(self.folder.path / name, content)
+        self.folder.leave_lines(outcome.key, _made(outcome, self.command))
         self.state[outcome.key] = LEFT
 
     def _fail(self, cell: Cell, key: str, why: str, needs: str = "") -> None:
@@ -238,8 +247,7 @@ class _Driver:
 
     def failures(self) -> Iterator[Failure]:
         """Yield a record for each cell that is not done."""
-        for cell in self.plan.cells if FAILED in self.state.values() else ():
-            key = self.naming.job(cell).key
+        for key, cell in zip(self.keys, self.plan.cells, strict=True):
             if self.state[key] == FAILED:
                 why, needs = self.failed.pop(key, ("what it made is gone", ""))
                 self.state[key] = TODO  # told once, however often the file asks for it
@@ -248,12 +256,18 @@ class _Driver:
 
     def done(self) -> Iterator[tuple[Cell, Sequence[Record]]]:
         """Yield each cell that is done with its records, once."""
-        told = set[str]()
-        for cell in self.plan.cells:
-            key = self.naming.job(cell).key
-            if self.state[key] == DONE and key not in told:
-                told.add(key)
-                yield cell, self.folder.take_over(STAGE, [key])[key]
+        found: dict[str, Cell] = {}
+        for key, cell in zip(self.keys, self.plan.cells, strict=True):
+            if self.state[key] == DONE:
+                self.state[key], found[key] = TODO, cell  # once, however often it is asked for
+            if len(found) == AT_ONCE:
+                yield from self._records_of(found)
+                found = {}
+        yield from self._records_of(found)
+
+    def _records_of(self, found: dict[str, Cell]) -> Iterator[tuple[Cell, Sequence[Record]]]:
+        records = self.folder.recorded(list(found))
+        yield from ((cell, records[key]) for key, cell in found.items())
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -287,10 +301,10 @@ def _alone(out: Path) -> Iterator[None]:
             out.rmdir()
 
 
-def _made(outcome: Outcome, command: tuple[str, ...]) -> list[Record]:
+def _made(outcome: Outcome, command: tuple[str, ...]) -> list[dict[str, Any]]:
     """Return the records of an outcome; the last, which says what was called, has its seconds."""
-    made = [replace(record_from_json(one), command=command) for one in outcome.records]
-    return [*made[:-1], replace(made[-1], cost={"seconds": outcome.seconds})]
+    made = [{**one, "command": list(command)} for one in outcome.records]
+    return [*made[:-1], made[-1] | {"cost": {"seconds": outcome.seconds}}]
 
 
 def _check(out: Path) -> None:
@@ -302,12 +316,12 @@ def _check(out: Path) -> None:
         raise RunError(f"{str(out)!r} holds a run that is no sweep; choose another --out")
 
 
-def _folder(plan: Plan, out: Path) -> RunFolder:
+def _folder(plan: Plan, out: Path) -> Drafts:
     """Return the folder of the sweep: a new one, or the one that holds a part of it."""
     asked = {"sweep": plan.asked, "threads": plan.threads, "name": plan.name}
     if not (out / "run.json").exists():
-        return RunFolder.create(out, asked)
-    folder = RunFolder.resume(out, RunFolder.open(out).info["asked"])
+        return Drafts.create(out, asked)
+    folder = Drafts.resume(out, RunFolder.open(out).info["asked"])
     folder.ask(asked)
     return folder
 
