@@ -10,10 +10,12 @@ import pytest
 from purpleteam.core.metrics import METRICS, Metric, add
 from purpleteam.core.records import CheckResult, Finding, Measurement, Note, Severity
 from purpleteam.core.schema import MODEL_SCAN, model_note
-from purpleteam.core.statistics import Rate, mean_over_seeds
-from purpleteam.report import CHAPTERS, Chapter, Sheet, render
+from purpleteam.core.statistics import Counts, Rate, mean_over_seeds
+from purpleteam.report import CHAPTERS, Chapter, Sheet, render, view
+from purpleteam.report.blocks import matrices
 from purpleteam.report.chapter import of_itself, of_model, ordered
 from purpleteam.report.chapters.scan import MOST
+from purpleteam.report.collect import Evidence
 from report_records import measured
 
 Maker = Callable[..., Path]
@@ -243,3 +245,14 @@ def test_of_very_many_findings_the_gravest_are_listed_and_the_others_counted(
     assert sum(line.startswith("| `B101`  [") for line in lines) == MOST - 1
     assert sum(line.startswith("| `B102`  [") for line in lines) == 1
     assert [line for line in lines if line.startswith("| `B101` | low | 5 ")]
+
+
+def test_a_matrix_of_a_thousand_classes_is_told_by_its_most_frequent_mistakes() -> None:
+    rows = tuple(tuple(int(j == (i + 1) % 40) * i for j in range(40)) for i in range(40))
+    names = [f"class {number}" for number in range(40)]
+    counts = Counts(value=rows, n=sum(map(sum, rows)))
+    record = measured("confusion_matrix", counts, "m", detail={"classes": names})
+    evidence = Evidence(Path(), {}, [record, model_note(record.subject["model"], "m", "baseline")])
+    (table,) = view.flat(matrices("baseline")(evidence))
+    assert isinstance(table, view.Table) and len(table.rows) == 30
+    assert "class 39" in repr(table.rows[0]) and "class 0" in repr(table.rows[0])

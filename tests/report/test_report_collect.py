@@ -40,6 +40,13 @@ def test_the_headline_radius_is_where_most_models_were_attacked() -> None:
     assert evidence(*records).headline_epsilon == 0.1
 
 
+def test_the_headline_is_found_at_a_radius_that_no_decimal_number_is() -> None:
+    found = evidence(robust(40, "fgsm", 8 / 255), robust(3, "pgd", 8 / 255))
+    weakest = found.weakest("m", found.headline_epsilon)
+    assert weakest is not None and weakest.value.value == 0.03
+    assert found.best("robust_accuracy", "m", attack="fgsm", epsilon=found.headline_epsilon)
+
+
 def test_models_come_in_the_order_of_their_parts_whatever_they_are_called() -> None:
     parts: dict[str, Role] = {
         "zebra": "hardened",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +38,7 @@ BINS = 15  # of confidence
 NUMBERS = ("clean_accuracy", "loss", "calibration_error", "confusion_matrix")
 FLAT = 1 / 64  # least part of the range at one end on which a net's answers do not depend
 UNMOVED_BY = 1e-6  # share of the scores' spread that is rounding
+LISTED = 100  # most classes whose scores are each a record
 HALVINGS = 22  # of the range, to find where a flat end begins
 INWARD = 1e-6  # how far inside the range a gradient is taken of a net that has none at its ends
 
@@ -238,17 +239,37 @@ class Evaluation:
         more = {"per_class": classes, "seconds_per_image": self.seconds_per_image}
         return numbers | {"confusion_matrix": numbers["confusion_matrix"]["value"]} | more
 
-    def measurements(self, subject: Mapping[str, Any]) -> list[Measurement]:
-        """Return the same numbers as records about `subject`."""
+    def measurements(
+        self, subject: Mapping[str, Any], classes: Sequence[str] = ()
+    ) -> list[Measurement]:
+        """Return the same numbers as records about `subject`, with the names of the classes.
+
+        Scores of each class are records of their own up to `LISTED` classes: beyond, the confusion
+        matrix has them.
+        """
         cost = {"clean_accuracy": {"seconds_per_image": self.seconds_per_image}}
+        numbered = all(name == str(number) for number, name in enumerate(classes))
+        names = {} if numbered else {"confusion_matrix": {"classes": list(classes)}}
+        told = [{} if numbered else {"class_name": name} for name in classes] or [{}] * LISTED
+        listed = self.per_class if len(self.per_class) <= LISTED else ()
         return [
             Measurement(
-                name=name, value=getattr(self, name), subject=subject, cost=cost.get(name, {})
+                name=name,
+                value=getattr(self, name),
+                subject=subject,
+                cost=cost.get(name, {}),
+                detail=names.get(name, {}),
             )
             for name in NUMBERS
         ] + [
-            Measurement(name=name, value=value, subject=subject, how={"class": number})
-            for number, scores in enumerate(self.per_class)
+            Measurement(
+                name=name,
+                value=value,
+                subject=subject,
+                how={"class": number},
+                detail=told[number],
+            )
+            for number, scores in enumerate(listed)
             for name, value in vars(scores).items()
             if value is not None
         ]

@@ -12,7 +12,7 @@ from purpleteam.report import view
 from purpleteam.report.chapter import Part
 from purpleteam.report.collect import Evidence, items, model_name
 from purpleteam.report.figures import Bar, Series, bars, curves, heatmap
-from purpleteam.report.numbers import grouped, number_of, of_fraction, plain
+from purpleteam.report.numbers import LISTED, grouped, number_of, of_fraction, plain
 from purpleteam.report.png import png_size
 
 TONES = {
@@ -109,7 +109,7 @@ def matrices(*roles: Role, key: str = "", lab: bool | None = None) -> Part:
         return bool(record.how.get(key) if key else not under)
 
     return lambda evidence: [
-        _matrix(record, record.value)
+        (_matrix if len(record.value.value) <= LISTED else _mistakes)(record, record.value)
         for name in evidence.models_of(*roles, lab=lab)
         for record in evidence.find("confusion_matrix", name)
         if wanted(record) and isinstance(record.value, Counts)
@@ -117,12 +117,7 @@ def matrices(*roles: Role, key: str = "", lab: bool | None = None) -> Part:
 
 
 def _matrix(record: Measurement, value: Counts) -> view.Figure:
-    classes = [str(name) for name in record.detail.get("classes") or range(len(value.value))]
-    classes = classes[: len(value.value)]
-    seed = "" if record.seed is None else f", seed {record.seed}"
-    under = " on triggered images" if record.how.get("trigger") else ""
-    under = f" under {record.how['attack']}" if record.how.get("attack") else under
-    title = f"{model_name(record) or 'Model'}{seed}: confusion matrix{under}"
+    title, classes = _titled(record, value, "confusion matrix")
     about = "Rows are true classes, columns predicted ones; the diagonal is right."
     rows = [
         view.row(f"true {name}", *map(grouped, counts))
@@ -133,6 +128,35 @@ def _matrix(record: Measurement, value: Counts) -> view.Figure:
     svg = heatmap(title, about, value.value, classes, record.id)
     table = view.Table(title, ("", *classes), rows, dense=True)
     return view.Figure(title, svg, caption, table, folded=True, record=record.id)
+
+
+def _mistakes(record: Measurement, value: Counts) -> view.Table:
+    """Return the most frequent mistakes: what is read of a matrix too large to look at."""
+    title, classes = _titled(record, value, "most frequent mistakes")
+    wrong = [
+        (count, true, read)
+        for true, counts in enumerate(value.value)
+        for read, count in enumerate(counts)
+        if count and true != read
+    ]
+    wrong.sort(key=lambda mistake: (-mistake[0], mistake[1:]))
+    rows = [
+        view.row(classes[true], classes[read], view.Given(grouped(count), record.id))
+        for count, true, read in wrong[:LISTED]
+    ]
+    said = f" images; the first {len(rows)} of {grouped(len(wrong))} pairs of classes. "
+    note = (number_of(record), said, view.RecordLink(record.id))
+    return view.Table(title, ("True", "Read as", "Images"), rows, note=note, folded=True)
+
+
+def _titled(record: Measurement, value: Counts, what: str) -> tuple[str, list[str]]:
+    """Return the title of what is shown of a confusion matrix, and the names of its classes."""
+    classes = [str(name) for name in record.detail.get("classes") or range(len(value.value))]
+    seed = "" if record.seed is None else f", seed {record.seed}"
+    under = " on triggered images" if record.how.get("trigger") else ""
+    under = f" under {record.how['attack']}" if record.how.get("attack") else under
+    title = f"{model_name(record) or 'Model'}{seed}: {what}{under}"
+    return title, classes[: len(value.value)]
 
 
 CURVES = {

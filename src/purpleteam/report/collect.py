@@ -13,6 +13,7 @@ from purpleteam.core.verification import Verification, verify
 
 R = TypeVar("R", bound=Record)
 
+DIGITS = 12  # of a number that is compared: what was computed may differ in its last bit
 UNDEFENDED: tuple[Role, ...] = ("brought", "baseline", "served")
 """Models that nothing was done to, for or against."""
 
@@ -145,7 +146,7 @@ class Evidence:
         """
         widest: dict[tuple[str, float], Measurement] = {}
         for record in self.white_box(model, norm):
-            if epsilon in (None, record.how.get("epsilon")):
+            if epsilon is None or epsilon_of(record) == round(epsilon, DIGITS):
                 attack = (str(record.how.get("attack")), epsilon_of(record))
                 before = widest.setdefault(attack, record)
                 if before.value.n < record.value.n:
@@ -185,7 +186,7 @@ def model_name(measurement: Measurement) -> str:
 
 def done(record: Measurement, how: Mapping[str, Any]) -> bool:
     """Say whether something was measured in that way."""
-    return all(record.how.get(key) == value for key, value in how.items())
+    return all(_rounded(record.how.get(key)) == _rounded(value) for key, value in how.items())
 
 
 def about(records: Iterable[Measurement], record: Measurement, **how: Any) -> Measurement | None:
@@ -210,7 +211,11 @@ def epsilon_of(measurement: Measurement) -> float:
     One that was computed may be off in its last bit: 0.3 / 3 is asked for where 0.1 is meant.
     """
     epsilon = measurement.how.get("epsilon")
-    return round(float(epsilon), 12) if isinstance(epsilon, int | float) else -1.0
+    return round(float(epsilon), DIGITS) if isinstance(epsilon, int | float) else -1.0
+
+
+def _rounded(value: Any) -> Any:
+    return round(value, DIGITS) if isinstance(value, float) else value
 
 
 def value_of(measurement: Measurement) -> float:

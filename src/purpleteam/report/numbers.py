@@ -81,6 +81,10 @@ def of_value(value: Value, name: str, record: str) -> Number:
     return Number(text=text, value=value.value, interval=interval, ends=ends, **about)
 
 
+LISTED = 30
+"""Most classes that a page lists one by one."""
+
+
 def percent(fraction: float, decimals: int) -> str:
     """Return a fraction in percent."""
     return f"{100 * fraction:.{decimals}f}{SPACE}%".replace("-", MINUS)

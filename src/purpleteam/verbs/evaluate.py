@@ -41,7 +41,12 @@ class Evaluated(Result):
             rows = [("true \\ read", *self.classes), *((name, *row) for name, row in matrix)]
             lines += ["", *table(rows)]
         scores: list[tuple[str, ...]] = [("class", "precision", "recall", "F1")]
-        for name, row in zip(self.classes, values["per_class"], strict=True):
+        named = list(zip(self.classes, values["per_class"], strict=True))
+        if len(named) > LISTED:
+            scored = [pair for pair in named if pair[1]["recall"] is not None]
+            named = sorted(scored, key=lambda pair: pair[1]["recall"]["value"])[:LISTED]
+            lines += [f"the {len(named)} classes of least recall, of {len(self.classes)}:"]
+        for name, row in named:
             scores.append((name, *(percent(row[key]) for key in ("precision", "recall", "f1"))))
         return [*lines, "", *table(scores)]
 
@@ -61,7 +66,7 @@ def evaluate(
     names, about = subject.dataset.classes, subject.about()
     numbers = measure(subject.loaded.module, subject.images, classes=len(names), seed=subject.seed)
     values = numbers.to_json() | {"subject": about, "data": subject.data(subject.split)}
-    records: list[Record] = [*numbers.measurements(about), subject.part()]
+    records: list[Record] = [*numbers.measurements(about, names), subject.part()]
     if (bare := subject.without_ramp) is not None:
         rate = measure(bare.loaded.module, bare.images, classes=len(names)).clean_accuracy
         values["without_ramp"] = {"clean_accuracy": rate.to_json()}

@@ -8,7 +8,7 @@ from purpleteam.core.schema import DATASET
 from purpleteam.report.blocks import checks, galleries
 from purpleteam.report.chapter import CHAPTERS, Chapter
 from purpleteam.report.collect import Evidence
-from purpleteam.report.numbers import count, grouped
+from purpleteam.report.numbers import LISTED, count, grouped
 from purpleteam.report.view import DASH, Badge, Given, Number, RecordLink, Table, row
 
 PICTURES = ("classes", "digits")
@@ -24,7 +24,10 @@ def _images(evidence: Evidence) -> Iterator[Table]:
         rows = []
         for name in sorted(known, key=lambda name: SPLITS.index(name) if name in SPLITS else 9):
             if isinstance(facts := known[name], Mapping):
-                each = ", ".join(map(str, facts.get("per_class") or ())) or DASH
+                counts = list(facts.get("per_class") or ())
+                each = ", ".join(map(str, counts[:LISTED])) or DASH
+                if rest := counts[LISTED:]:
+                    each += f", and {grouped(len(rest))} more with {min(rest)} to {max(rest)} each"
                 cells = (Given(text, note.id) for text in (str(facts.get("n", DASH)), each))
                 rows.append(row(name, *cells, record=note.id))
         size = " by ".join(str(note.facts.get(key, "?")) for key in ("height", "width", "channels"))

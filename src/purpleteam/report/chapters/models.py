@@ -63,7 +63,8 @@ def _per_class(evidence: Evidence) -> view.Blocks:
     for (name, _), records in trained.items():
         classes: dict[str, dict[str, view.Inline]] = {}
         for record in records:
-            scores = classes.setdefault(str(record.how.get("class", "all")), {})
+            label = record.detail.get("class_name", record.how.get("class", "all"))
+            scores = classes.setdefault(str(label), {})
             scores.setdefault(heading(record.name), number_of(record))
         lines = ({"Class": label, **scores} for label, scores in classes.items())
         columns, rows = view.grid(lines, ("Class", *map(heading, SCORES)))

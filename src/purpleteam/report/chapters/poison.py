@@ -10,7 +10,7 @@ from purpleteam.report import chapter, view
 from purpleteam.report.blocks import galleries, matrices, trainings
 from purpleteam.report.collect import Evidence, model_name, value_of
 from purpleteam.report.figures import bars
-from purpleteam.report.numbers import heading, number_or_dash, of_value
+from purpleteam.report.numbers import LISTED, grouped, heading, number_or_dash, of_value
 
 ROLES: tuple[Role, ...] = ("poisoned", "clean_twin")
 MEANS_OVER_TRAININGS = ("attack_success_rate_mean", "clean_accuracy_difference_mean")
@@ -74,18 +74,22 @@ def _per_source(evidence: Evidence) -> view.Figure | None:
         return None
     lines: dict[str, dict[str, view.Number]] = {}
     for name, record in shown.items():
-        rates = sorted(record.detail["per_source"].items(), key=lambda pair: str(pair[0]))
+        rates = [
+            (label, rate if isinstance(rate, Rate) else Rate(**rate))
+            for label, rate in record.detail["per_source"].items()
+        ]
+        rates.sort(key=lambda pair: (-pair[1].n if len(rates) > LISTED else 0, str(pair[0])))
         lines[name] = {
-            f"true {label}": of_value(
-                rate if isinstance(rate, Rate) else Rate(**rate), record.name, record.id
-            )
-            for label, rate in rates
+            f"true {label}": of_value(rate, record.name, record.id)
+            for label, rate in rates[:LISTED]
         }
     best = max(shown.values(), key=value_of)
     groups = [(label, [(rate, "attack", "")]) for label, rate in lines[model_name(best)].items()]
     title = f"Attack success rate by true class, {model_name(best)}"
     about = "One bar for each true class; the target class itself does not count."
     words = "A backdoor that works from some classes only hides in the mean. "
+    if (several := len(best.detail["per_source"])) > LISTED:
+        words += f"Shown are the {LISTED} of {grouped(several)} classes with most images. "
     columns, rows = view.grid({"Model": name, **line} for name, line in lines.items())
     table = view.Table("Attack success rate by true class", columns, rows, dense=True)
     caption = (words, view.RecordLink(best.id))
