@@ -1,6 +1,7 @@
 """Every engine does the same jobs to the same records, and none loses one."""
 
 import os
+from collections import deque
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -60,7 +61,7 @@ def told(outcome: Outcome) -> list[object]:
 
 def test_an_engine_does_each_job_once_and_as_this_process_does(engine: Engine) -> None:
     asked = jobs("standard", [20, 21, 22, 24])
-    found = {outcome.key: outcome for outcome in engine.run(asked)}
+    found = {outcome.key: outcome for outcome in engine.run(deque(asked))}
     assert found.keys() == {job.key for job in asked}
     for job in asked:
         assert told(found[job.key]) == told(do(job))
@@ -71,7 +72,7 @@ def test_an_engine_tells_what_failed_and_goes_on(engine: Engine) -> None:
     Path("own.py").write_text(OWN, encoding="utf-8")
     asked = jobs("own.py:build", [20, 23, 24])
     bad = Job(key="bad", verb="evaluate", options=dict(asked[0].options) | {"model": "none"})
-    found = {outcome.key: outcome for outcome in engine.run([*asked, bad])}
+    found = {outcome.key: outcome for outcome in engine.run(deque([*asked, bad]))}
     assert [found[key].error for key in ("of 20", "of 24")] == ["", ""]
     assert "'none'" in found["bad"].error
     alone = type(engine).__name__ == "Alone"  # which the job would have killed

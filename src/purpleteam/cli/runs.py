@@ -34,6 +34,12 @@ Overrides = Annotated[
 ]
 EXIT_CODES = {"pass": 0, "fail": 1, "unknown": 2}  # of what `verify` says
 Seed = Annotated[int | None, Option(kind=int, least=0, most=options.MAX_SEED, help=options.SEED)]
+EngineName = Annotated[str, "Who does the cells: inline, or ray; see purple ls."]
+Workers = Annotated[
+    int | None,
+    Option(kind=int, least=1, most=1024, help="That do cells at once; by default as asked, or 1."),
+]
+Address = Annotated[str | None, "Of a Ray cluster: auto, or HOST:PORT; else one here."]
 
 
 def demo(
@@ -73,6 +79,9 @@ def run(
     seed: Seed = None,
     threads: Threads = None,
     device: Device = "auto",
+    engine: EngineName = "inline",
+    workers: Workers = None,
+    address: Address = None,
     results: Annotated[Path | None, "Also write the records as one JSON file."] = None,
     how: How,
     progress: Progress,
@@ -118,6 +127,7 @@ def run(
             say(f"{stage}: {seconds:.1f} s")
 
     doing: dict[str, Any] = {"command": how.typed, "progress": progress}
+    doing |= {"engine": engine, "workers": workers, "address": address}
     done = run_all(asked, folder, resume=resume, key=sign, told=told, ended=ended, **doing)
     if file is not None:
         write_results(folder, file)

@@ -4,9 +4,8 @@ from pathlib import Path
 from typing import Annotated
 
 from purpleteam.cli.build import Answer, How
-from purpleteam.cli.runs import Out
+from purpleteam.cli.runs import Address, EngineName, Out, Workers
 from purpleteam.cli.screen import say
-from purpleteam.core.errors import UsageError, unknown
 from purpleteam.core.progress import Progress
 from purpleteam.verbs.verb import Option
 
@@ -14,11 +13,9 @@ from purpleteam.verbs.verb import Option
 def sweep(
     file: Annotated[Path, Option(name="FILE", kind=Path, help="YAML or TOML; see docs/sweeps.md.")],
     *,
-    engine: Annotated[str, "Who does the cells: inline, or ray; see purple ls."] = "inline",
-    workers: Annotated[
-        int | None, Option(kind=int, least=1, most=1024, help="Processes; 1 by default.")
-    ] = None,
-    address: Annotated[str | None, "Of a Ray cluster: auto, or HOST:PORT; else one here."] = None,
+    engine: EngineName = "inline",
+    workers: Workers = None,
+    address: Address = None,
     out: Out = None,
     how: How,
     progress: Progress,
@@ -27,12 +24,9 @@ def sweep(
 
     Exit code 2 where a cell failed: the same command tries it again.
     """
-    from purpleteam.pipeline.engines import ENGINES
     from purpleteam.pipeline.plan import read_plan
     from purpleteam.pipeline.sweep import run_sweep
 
-    if engine not in ENGINES:
-        raise UsageError(unknown("engine", engine, ENGINES))
     plan = read_plan(file)
     folder = out or Path("runs") / plan.name
     done = run_sweep(

@@ -6,25 +6,27 @@ Work is done in cells, named by the content of what they depend on, and written 
 
 import json
 import os
+import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from purpleteam.core.cell_index import CellIndex
 from purpleteam.core.digest import canonical_json, sha256_bytes, sha256_file
 from purpleteam.core.errors import NeedsFailed, RunError
 from purpleteam.core.ledger import Ledger, end_differs
 from purpleteam.core.machine import actor, machine, versions
-from purpleteam.core.records import Artefact, Failure, Note, Record, notes_of, record_from_json
+from purpleteam.core.records import Artefact, Failure, Note, Record, record_from_json
 from purpleteam.core.revision import revision
 from purpleteam.core.schema import SCHEMA, migrate
 
 FOLDERS = ("outcomes", "models", "images", "figures", "exports")
 CELL = "cell"
-DRAFTS, CLAIM, FAILED = ".drafts", ".claim", ".failed"
-AT_ONCE = 500  # cells that are written in one go
+DRAFTS = ".drafts"
+ID = re.compile(rb'"id":"(\w-\w+)"')
 
 
 class RunFolder:
@@ -33,8 +35,10 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._ledger = Ledger(path / "records.jsonl")
-        self._done: dict[str, list[Record]] = {}
+        self._cells = CellIndex(self._ledger.path, _closes)
         self._failed: dict[str, str] = {}
+        self.failed_before: Mapping[str, str] = {}
+        """Why cells failed, by key, where another process tried: they are not tried again."""
 
     @classmethod
     def create(cls, path: Path, asked: Mapping[str, Any]) -> Self:
@@ -78,15 +82,13 @@ class RunFolder:
             asked_else = f"another request (differs in: {', '.join(changed)})"
             raise RunError(f"{str(path)!r} was started with {asked_else}; choose another --out")
         run = cls.reopen(path)
-        if lines := run._ledger.read():
-            closing = [(line.get("kind"), line.get("name")) == (Note.kind, CELL) for line in lines]
-            run._ledger.keep(max((i for i, ends in enumerate(closing, 1) if ends), default=0))
-        for key, records in list(run._cells_done().items()):
-            if any(isinstance(record, Failure) for record in records):
-                run._keep(key, "resume", [])  # an empty cell stands for it: it is tried again
+        run._ledger.cut(run._cells_done().end)
+        for key in list(run._cells_done().kinds[Failure.kind]):
+            run._keep(key, "resume", [])  # an empty cell stands for it: it is tried again
         run.ran_by(revision())
         info = run.info
-        info["artefacts"] |= artefacts_of(run.records())
+        for key in run._cells_done().kinds[Artefact.kind]:
+            info["artefacts"] |= artefacts_of(run.recorded([key])[key])
         info.pop("records", None)
         run._write({**info, "status": "running"})
         return run
@@ -131,6 +133,23 @@ class RunFolder:
             raise RunError(problems[0])
         return migrate(_newest(records), self.info)
 
+    def some(self, wanted: Container[str], *, most: int) -> list[Record]:
+        """Return the records with those ids, and the first `most` files and failures, unverified.
+
+        One is in memory at a time: of very many records these are read in two passes.
+        """
+        index, found = CellIndex(self._ledger.path, _closes), list[dict[str, Any]]()
+        index.look()
+        for kind, keys in index.kinds.items():
+            cells = index.several(list(keys)[:most]).values()
+            found += [line for lines in cells for line in lines if line["kind"] == kind][:most]
+        with self._ledger.path.open("rb") as file:
+            for raw in file:
+                if any(name.decode() in wanted for name in ID.findall(raw)):
+                    found += [line for line in [json.loads(raw)] if line.get("id") in wanted]
+        records = {line["id"]: record_from_json(line) for line in found}
+        return migrate(list(records.values()), self.info)
+
     def metrics(self) -> str:
         """Return the records less cost and time, one canonical line each: what must not vary."""
         records = _newest(map(record_from_json, self._ledger.read()))
@@ -147,30 +166,25 @@ class RunFolder:
             raise NeedsFailed(self._failed[key])
         made = self._drafted(key)
         try:
+            if made is None and (reason := self.failed_before.get(key)):
+                raise RunError(reason)
             made = list(work()) if made is None else made
         except Exception:
             self._failed[key] = str(depends_on.get("what", stage))
             raise
         return self._keep(key, stage, made)
 
-    def take_over(self, stage: str, keys: Iterable[str]) -> dict[str, list[Record]]:
-        """Return the records of cells by key, those that were left as drafts now written here.
-
-        A cell that was never done is left out.
-        """
-        taken: dict[str, list[Record]] = {}
-        fresh: dict[str, list[Record]] = {}
-        for key in keys:
-            made = self._finished(key)
-            if made is None and (made := self._drafted(key)) is not None:
-                fresh[key] = made
-            if made is not None:
-                taken[key] = made
-            if len(fresh) >= AT_ONCE:
-                self._keep_all(fresh, stage)
-                fresh = {}
+    def take_over(self, stage: str, keys: Iterable[str]) -> set[str]:
+        """Write the cells that were left as drafts, at once; return which of the keys are there."""
+        drafts = {key: self._draft_lines(key) for key in keys}
+        fresh = {key: made for key, made in drafts.items() if made is not None}
         self._keep_all(fresh, stage)
-        return taken
+        return {key for key in drafts if key in fresh or self.is_done(key)}
+
+    def recorded(self, keys: Sequence[str]) -> dict[str, list[Record]]:
+        """Return the records of cells that were done, whatever became of their files, by key."""
+        found = self._cells_done().several(list(keys))
+        return {key: [record_from_json(line) for line in lines] for key, lines in found.items()}
 
     def made_again(self, stage: str, what: str, made: Sequence[Record]) -> None:
         """Put records in the place of those that were made of the same thing before."""
@@ -179,6 +193,11 @@ class RunFolder:
     def ask(self, asked: Mapping[str, Any]) -> None:
         """Note that the run is now asked for this: more cells of a sweep, say."""
         self._write({**self.info, "asked": dict(asked)})
+
+    def is_done(self, key: str) -> bool:
+        """Say whether the run holds a cell, and the files that it made."""
+        done = self._cells_done()
+        return key in done and (key not in done.kinds[Artefact.kind] or bool(self._finished(key)))
 
     def failed(self, failure: Failure) -> None:
         """Record that a piece of work failed, until the run is resumed."""
@@ -201,51 +220,55 @@ class RunFolder:
 
     def _keep(self, key: str, stage: str, made: list[Record]) -> list[Record]:
         """Write the records of a cell with its closing line, and return them."""
-        self._keep_all({key: made}, stage)
+        self._keep_all({key: [record.to_json() for record in made]}, stage)
         return made
 
-    def _keep_all(self, cells: Mapping[str, list[Record]], stage: str) -> None:
+    def _keep_all(self, cells: Mapping[str, Sequence[Mapping[str, Any]]], stage: str) -> None:
         """Write the records of cells, each with its closing line, and forget their drafts."""
-        lines: list[Record] = []
+        lines: list[Mapping[str, Any]] = []
         for key, made in cells.items():
-            if notes_of(made, CELL):
+            if any(_closes(line) is not None for line in made):
                 raise ValueError(f"a note cannot be named {CELL!r}: that closes a cell")
             facts = {"cell": key, "stage": stage, "records": len(made)}
-            lines += [*made, Note(name=CELL, facts=facts)]
+            lines += [*made, Note(name=CELL, facts=facts).to_json()]
         if not lines:
             return
-        self._ledger.append(record.to_json() for record in lines)
+        self._ledger.append(lines)
         info = self.info
-        if (artefacts := artefacts_of(lines)) or "records" in info:
+        files = (line for line in lines if line["kind"] == Artefact.kind)
+        if (artefacts := artefacts_of(map(record_from_json, files))) or "records" in info:
             info.pop("records", None)  # of an end that was not the end
             info["artefacts"] |= artefacts
             self._write(info)
-        self._cells_done().update(cells)
+        self._cells_done().look()
         for key in cells:
-            for ending in (".json", CLAIM, FAILED):  # of whoever did it ahead
-                self._draft(key).with_suffix(ending).unlink(missing_ok=True)
+            self._draft(key).unlink(missing_ok=True)  # of whoever did it ahead
 
     def _finished(self, key: str) -> list[Record] | None:
-        records = self._cells_done().get(key)
+        records = self.recorded([key]).get(key)
         return records if records is not None and self._whole(records) else None
 
-    def _cells_done(self) -> dict[str, list[Record]]:
-        if not self._done:
-            records = map(record_from_json, self._ledger.read())
-            self._done = {key: cell for key, cell in _cells(records) if key}
-        return self._done
+    def _cells_done(self) -> CellIndex:
+        if not self._cells.end:
+            self._ledger.head()  # which verifies the chain
+            self._cells.look()
+        return self._cells
 
     def _draft(self, key: str) -> Path:
         return self.path / DRAFTS / f"{key.partition(':')[2]}.json"
 
     def _drafted(self, key: str) -> list[Record] | None:
         """Return the records that another process left for a cell, if their files are here."""
+        lines = self._draft_lines(key)
+        return None if lines is None else [record_from_json(line) for line in lines]
+
+    def _draft_lines(self, key: str) -> list[dict[str, Any]] | None:
         try:
-            lines = json.loads(self._draft(key).read_text(encoding="utf-8"))
-            records = [record_from_json(line) for line in lines]
+            lines: list[dict[str, Any]] = json.loads(self._draft(key).read_bytes())
+            whole = self._whole([record_from_json(line) for line in lines])
         except (OSError, ValueError, RunError):
             return None
-        return records if self._whole(records) else None
+        return lines if whole else None
 
     def _whole(self, records: Sequence[Record]) -> bool:
         return all(
@@ -261,73 +284,77 @@ class RunFolder:
 
 
 @dataclass
-class Claimed(BaseException):
-    """Another worker is at the cell; no error, so nothing that handles errors handles it."""
+class Missing(BaseException):
+    """A cell is not done yet; no error, so nothing that handles errors handles it."""
 
     key: str
 
 
-class Drafts(RunFolder):
-    """A run that another process writes: cells are claimed by a file each, and left as drafts.
+@dataclass
+class Made(BaseException):
+    """The cell that was wanted is done: nothing more is to be done here."""
 
-    A cell that fails leaves no draft: the run meets it itself, fails and says so.
+    records: list[Record]
+
+
+class Drafts(RunFolder):
+    """A run whose cells are done in any order, and left as drafts for the run to take over.
+
+    `wanted` are the keys of cells that may be done here, each inside the one before.
     """
+
+    def __init__(self, path: Path, wanted: Sequence[str] = ()) -> None:
+        super().__init__(path)
+        self.wanted = wanted
 
     def cell(
         self, stage: str, depends_on: Mapping[str, Any], work: Callable[[], Sequence[Record]]
     ) -> list[Record]:
-        """Return the finished or drafted cell, or do it where nobody is at it."""
+        """Return a cell that is done; do the wanted one, which nobody keeps yet.
+
+        Raises:
+            Missing: the cell is not done, and is not wanted.
+            Made: the wanted cell is done.
+            NeedsFailed: the cell failed.
+        """
         key = key_of(stage, depends_on)
+        if key in self.failed_before:
+            raise NeedsFailed(str(depends_on.get("what", stage)))
         if (made := self._finished(key)) is not None or (made := self._drafted(key)) is not None:
             return made
-        claim = self._draft(key).with_suffix(CLAIM)
-        if claim.with_suffix(FAILED).exists():
-            raise NeedsFailed(str(depends_on.get("what", stage)))
-        claim.parent.mkdir(exist_ok=True)
-        try:
-            os.close(os.open(claim, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
-        except FileExistsError:
-            if (made := self._drafted(key)) is not None:  # it has just ended
-                return made
-            raise Claimed(key) from None
-        try:
-            return self._keep(key, stage, list(work()))
-        except Claimed:  # it needs what another is at: somebody comes back to it
-            with suppress(OSError):
-                claim.unlink()
-            raise
-        except (Exception, SystemExit):  # a net of the user's may exit
-            claim.with_suffix(FAILED).touch()
-            raise
+        if key not in self.wanted:
+            raise Missing(key)
+        raise Made(list(work()))
 
     def has(self, key: str) -> bool:
         """Say whether a cell is done or drafted."""
-        return self._finished(key) is not None or self._drafted(key) is not None
+        return self.is_done(key) or self._drafted(key) is not None
 
     def leave(self, key: str, records: Sequence[Record]) -> None:
-        """Leave what another process made of a cell as its draft."""
-        self._keep(key, "", list(records))
+        """Leave what was made of a cell as its draft."""
+        self.leave_lines(key, [record.to_json() for record in records])
 
-    def taken(self, key: str) -> bool:
-        """Say whether a worker is at the cell and has neither ended nor failed."""
-        draft = self._draft(key)
-        ended = draft.exists() or draft.with_suffix(FAILED).exists()
-        return draft.with_suffix(CLAIM).exists() and not ended
-
-    def forget_claims(self) -> None:
-        """Remove what workers of a run that was killed left of their claims."""
-        for path in (self.path / DRAFTS).glob("*"):
-            if path.suffix in (CLAIM, FAILED):
-                path.unlink()
-
-    def _keep(self, key: str, stage: str, made: list[Record]) -> list[Record]:
-        """Leave the records of a cell as a draft, and return them."""
+    def leave_lines(self, key: str, lines: Sequence[Mapping[str, Any]]) -> None:
+        """Leave records in their JSON form as a cell's draft."""
         target = self._draft(key)
         target.parent.mkdir(exist_ok=True)
         fresh = target.with_suffix(f".{os.getpid()}.tmp")
-        fresh.write_text(json.dumps([record.to_json() for record in made]), encoding="utf-8")
+        fresh.write_text(json.dumps(lines), encoding="utf-8")
         fresh.replace(target)
-        return made
+
+    def drafted(self) -> Iterator[list[Path]]:
+        """Yield the draft of each cell with the files that its records name."""
+        for draft in sorted((self.path / DRAFTS).glob("*.json")):
+            with suppress(OSError, ValueError, RunError):
+                records = map(record_from_json, json.loads(draft.read_text(encoding="utf-8")))
+                yield [draft, *(self.path / path for path in artefacts_of(records))]
+
+
+def _closes(line: Mapping[str, Any]) -> str | None:
+    """Return the key of the cell that a line closes; None where it closes none."""
+    if (line.get("kind"), line.get("name")) != (Note.kind, CELL):
+        return None
+    return str(line.get("facts", {}).get("cell", ""))
 
 
 def _cells(records: Iterable[Record]) -> Iterator[tuple[str, list[Record]]]:

@@ -30,8 +30,9 @@ from purpleteam.core.runfolder import RunFolder
 from purpleteam.core.schema import DATASET
 from purpleteam.core.signing import SIGNATURE, Statement
 from purpleteam.models.devices import choose_device, use_threads
-from purpleteam.pipeline.beside import work_ahead
+from purpleteam.pipeline.ahead import work_ahead
 from purpleteam.pipeline.config import RunConfig
+from purpleteam.pipeline.engines import ENGINES, Engine, refuse_address
 from purpleteam.pipeline.stages.certify import certify_baseline, certify_partition, check_bounds
 from purpleteam.pipeline.stages.data import describe_data
 from purpleteam.pipeline.stages.defences import harden_models
@@ -99,6 +100,9 @@ def run(
     *,
     resume: bool = False,
     key: Path | None = None,
+    engine: str = "inline",
+    workers: int | None = None,
+    address: str | None = None,
     command: tuple[str, ...] = (),
     progress: Progress = SILENT,
     told: Told | None = None,
@@ -108,11 +112,19 @@ def run(
 
     `key` signs the models as they are checked, and the whole run when it has ended; `command` is
     kept with each record; `told` is called with each piece of work that failed and its
-    error, `ended` with each stage and its seconds.
+    error, `ended` with each stage and its seconds. `engine` does cells ahead, with as many
+    `workers` (by default the request's `processes`), and the cluster at `address`.
     """
     started = time.perf_counter()
     check_key(key, out)
-    state = prepare(config, out, resume=resume, progress=progress)
+    state = _checked(config, out, progress)
+    helpers = _engine(state, engine, workers, address)
+    try:
+        _open(state, resume)
+    except BaseException:
+        if helpers:
+            helpers.close()
+        raise
     state.key = key
     (out / f"run{SIGNATURE}").unlink(missing_ok=True)  # of what is changed now
     state.command = command
@@ -126,8 +138,8 @@ def run(
             told(failure, error)
 
     try:
-        if state.processes > 1:
-            work_ahead(state)
+        if helpers:
+            work_ahead(state, helpers)
             took["side by side"] = time.perf_counter() - started
         for name in STAGES:
             before = time.perf_counter()
@@ -161,23 +173,43 @@ def prepare(
     config: RunConfig, out: Path, *, resume: bool = False, progress: Progress = SILENT
 ) -> Run:
     """Open the run folder and load the dataset: what comes before the first stage."""
-    dataset = open_dataset(config.dataset, progress=progress)
-    threads = use_threads(config.threads)
-    asked = asdict(config) | {"threads": threads}
+    run = _checked(config, out, progress)
+    _open(run, resume)
+    return run
+
+
+def _checked(config: RunConfig, out: Path, progress: Progress) -> Run:
+    """Load the dataset, and refuse what cannot be done, before anything is written."""
+    dataset, threads = open_dataset(config.dataset, progress=progress), use_threads(config.threads)
     run = Run(RunFolder(out), config, dataset, choose_device(config.device), threads, progress)
     check_request(run)
-    run.processes = config.processes if run.device.type == "cpu" else 1
+    return run
+
+
+def _engine(run: Run, name: str, workers: int | None, address: str | None) -> Engine | None:
+    """Return who does cells ahead, if anybody; by default as many processes as are asked for."""
+    if name == "inline" and workers is None:  # on a GPU several would be in each other's way
+        workers = run.config.processes if run.device.type == "cpu" else 1
+    made_by = ENGINES[name]
+    if name == "inline" and workers == 1:
+        refuse_address(name, address)
+        return None
+    return made_by(workers=workers, threads=run.threads, address=address)
+
+
+def _open(run: Run, resume: bool) -> None:
+    """Begin the run's folder, or go on with it."""
+    out, asked = run.folder.path, asdict(run.config) | {"threads": run.threads}
     if not (resume and (out / "run.json").exists()):
         run.folder = RunFolder.create(out, asked)
-        return run
+        return
     run.folder = RunFolder.resume(out, asked)
     for half in (out / "models").glob(".tmp*"):  # written as the run was killed
         half.unlink()
     for note in notes_of(run.folder.records(), DATASET):
-        if (other := note.facts["digest"]) != dataset.digest:  # every number would be about both
-            what = f"dataset {config.dataset!r} is {dataset.digest}"
+        if (other := note.facts["digest"]) != run.dataset.digest:  # numbers would be about both
+            what = f"dataset {run.config.dataset!r} is {run.dataset.digest}"
             raise RunError(f"{what}, but {str(out)!r} is about {other}")
-    return run
 
 
 def do_stage(run: Run, stage: str, failed: Told) -> None:

@@ -61,7 +61,6 @@ class Run:
     command: tuple[str, ...] = ()  # the command line that was typed, kept with each record
     models: dict[str, LoadedModel] = field(default_factory=dict)
     key: Path | None = None  # the private key that signs the run and its models
-    processes: int = 1  # how many work for the run; more than one leave it drafts of cells
 
     @property
     def target_label(self) -> int:

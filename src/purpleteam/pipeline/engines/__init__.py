@@ -1,31 +1,45 @@
-"""Who does the cells of a sweep: one file an engine, which registers itself in ENGINES.
+"""Who does the cells of a sweep or a run: one file an engine, which registers itself in ENGINES.
 
-An engine takes jobs and gives back what became of them, in any order. It writes nothing: whoever
-asked keeps the results, so no filesystem has to be shared.
+An engine takes jobs and gives back what became of them, in any order. Whoever asked keeps the
+records, so no filesystem has to be shared; files that a job made elsewhere are brought here.
 """
 
 import sys
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from purpleteam.core.errors import UsageError
 from purpleteam.core.registry import Registry
 
-__all__ = ["ENGINES", "TRIES", "Engine", "Job", "Outcome", "refuse_address"]
+__all__ = ["CELL", "ENGINES", "OPEN", "TRIES", "Engine", "Job", "Outcome", "refuse_address"]
 
 TRIES = 3
 """How often a job is begun whose process dies: once, and twice again."""
 
 
+CELL = "cell of a run"
+"""What stands in the place of a verb where a job is a cell of a run: see `pipeline.ahead`."""
+OPEN = "digests"
+"""The same where a job is to open what a call is about, which may be code of the user's."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """The call of a verb as plain data, so that any process can do it."""
+    """The call of a verb, or a cell of a run, as plain data, so that any process can do it."""
 
     key: str
     """The digest of all that its result depends on."""
     verb: str
     options: Mapping[str, Any]
+    makes: str = ""
+    """Where in a sweep's folder its product goes; empty where nothing is kept."""
+    uses: Sequence[str] = ()
+    """Options that name what another job made, by where it is in the folder `root`."""
+    root: str = ""
+    seconds: float | None = None
+    """How long it may take."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,16 +48,23 @@ class Outcome:
 
     key: str
     records: Sequence[Mapping[str, Any]] = ()
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    """What it made, by where in the sweep's folder it goes."""
     seconds: float = 0.0
     error: str = ""
     """In a line; empty where the job was done."""
+    needs: str = ""
+    """The key of a cell that has to be done before; empty where the job was done or failed."""
 
 
 class Engine(Protocol):
     """Does jobs."""
 
-    def run(self, jobs: Sequence[Job]) -> Iterator[Outcome]:
-        """Do all jobs, and yield each outcome as it comes, one for each job."""
+    def run(self, jobs: deque[Job]) -> Iterator[Outcome]:
+        """Do all jobs, from the first, and yield each outcome as it comes, one for each job.
+
+        Whoever reads the outcomes may put more into `jobs` meanwhile.
+        """
         ...
 
     def close(self) -> None:

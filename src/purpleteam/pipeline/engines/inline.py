@@ -5,8 +5,10 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from base64 import b64decode
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import asdict
 from queue import SimpleQueue
 
@@ -21,9 +23,10 @@ THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 class Alone:
     """This process does one job after the other."""
 
-    def run(self, jobs: Sequence[Job]) -> Iterator[Outcome]:
+    def run(self, jobs: deque[Job]) -> Iterator[Outcome]:
         """Do all jobs in their order."""
-        yield from map(do, jobs)
+        while jobs:
+            yield do(jobs.popleft())
 
     def close(self) -> None:
         """Nothing was started."""
@@ -36,19 +39,23 @@ class Beside:
         self.env = os.environ | dict.fromkeys(THREADS, str(threads))
         self.idle: SimpleQueue[subprocess.Popen[str]] = SimpleQueue()
         self.started: list[subprocess.Popen[str]] = []
-        self.pool = ThreadPoolExecutor(workers)
+        self.pool, self.workers = ThreadPoolExecutor(workers), workers
         self.lock, self.closing = threading.Lock(), False
         for _ in range(workers):
             self.idle.put(self._start())
 
-    def run(self, jobs: Sequence[Job]) -> Iterator[Outcome]:
-        """Give each job to whoever is idle."""
-        futures = [self.pool.submit(self._give, job) for job in jobs]
+    def run(self, jobs: deque[Job]) -> Iterator[Outcome]:
+        """Give each job to whoever is idle; one more waits for each of them."""
+        asked = set[Future[Outcome]]()
         try:
-            for future in as_completed(futures):
-                yield future.result()
+            while jobs or asked:
+                while jobs and len(asked) < 2 * self.workers:
+                    asked.add(self.pool.submit(self._give, jobs.popleft()))
+                ended, asked = wait(asked, return_when=FIRST_COMPLETED)
+                for future in ended:
+                    yield future.result()
         finally:
-            for future in futures:
+            for future in asked:
                 future.cancel()
 
     def close(self) -> None:
@@ -80,8 +87,10 @@ class Beside:
         how = ""
         try:
             for _ in range(TRIES):
-                if answer := _ask(process, json.dumps(asdict(job))):
-                    return Outcome(**json.loads(answer))
+                if answer := _ask(process, json.dumps(asdict(job)), job.seconds):
+                    told = json.loads(answer)
+                    told["files"] = {k: b64decode(v) for k, v in told["files"].items()}
+                    return Outcome(**told)
                 how = f"its process ended with code {process.wait()}"
                 with self.lock:
                     if self.closing:
@@ -89,26 +98,37 @@ class Beside:
                     self.started.remove(process)
                     process.__exit__(None, None, None)
                     process = self._start()
+                if answer is None and job.seconds is not None:
+                    why = f"took more than {job.seconds:g} s"
+                    return Outcome(key=job.key, error=why, seconds=job.seconds)
         finally:
             self.idle.put(process)
         return Outcome(key=job.key, error=f"crashed {TRIES} times: {how}")
 
 
-def _ask(process: "subprocess.Popen[str]", line: str) -> str:
-    """Return the answer to a line; nothing where the process has ended."""
+def _ask(process: "subprocess.Popen[str]", line: str, seconds: float | None) -> str | None:
+    """Return the answer to a line; empty where the process has ended, None where it was late."""
     asked, answer = process.stdin, process.stdout
     if asked is None or answer is None:  # never: both are pipes
         return ""
     try:
         asked.write(f"{line}\n")
         asked.flush()
-        return answer.readline()
+        if not answer.readline():  # it says that it begins: from then on the time counts
+            return ""
+        if seconds is None:
+            return answer.readline()
+        clock = threading.Timer(seconds, process.kill)
+        clock.start()
+        told, late = answer.readline(), clock.finished.is_set()
+        clock.cancel()
+        return None if late else told
     except (OSError, ValueError):
         return ""
 
 
 @ENGINES.register("inline")
 def inline(*, workers: int | None, threads: int, address: str | None) -> Engine:
-    """Return this process, or several beside it where more than one worker is asked for."""
+    """Return this process, or as many beside it as are asked for: a crash does not end this one."""
     refuse_address("inline", address)
-    return Alone() if workers in (None, 1) else Beside(workers or 1, threads)
+    return Alone() if workers is None else Beside(workers, threads)

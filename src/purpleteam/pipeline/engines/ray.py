@@ -5,12 +5,14 @@ only who asked writes. A worker that dies is replaced, and its job begun again.
 """
 
 import atexit
-import hashlib
+import faulthandler
 import os
 import shutil
+import signal
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from functools import lru_cache
@@ -20,7 +22,8 @@ from typing import Any
 from purpleteam.core.cards import zoo_names
 from purpleteam.core.errors import MissingExtra, UsageError, reason_of
 from purpleteam.core.plugins import asked_plugins, load_plugin
-from purpleteam.pipeline.engines import ENGINES, TRIES, Engine, Job, Outcome
+from purpleteam.pipeline.cells import files_made, files_read, named_in
+from purpleteam.pipeline.engines import CELL, ENGINES, TRIES, Engine, Job, Outcome
 from purpleteam.pipeline.engines._job import do
 
 WAITING = 4
@@ -50,24 +53,22 @@ class Cluster:
         self.task = ray.remote(_do).options(
             num_cpus=threads, max_retries=TRIES - 1, runtime_env={"env_vars": env}
         )
-        self.put: dict[str, Any] = {}  # what is in the object store, by its digest
+        self.put: dict[Any, Any] = {}  # what is in the object store, by names, times and sizes
 
-    def run(self, jobs: Sequence[Job]) -> Iterator[Outcome]:
+    def run(self, jobs: deque[Job]) -> Iterator[Outcome]:
         """Keep every worker busy, with a few jobs waiting; yield what ends first."""
-        left, running = iter(jobs), dict[Any, Job]()
-        plugins = list(asked_plugins())
-        while True:
-            for job in left:
-                files = self._files(job)
-                running[self.task.remote(asdict(job), plugins, *files)] = job
-                if len(running) >= WAITING * self.most:
-                    break
-            if not running:
-                return
+        running, plugins = dict[Any, Job](), list(asked_plugins())
+        while jobs or running:
+            while jobs and len(running) < WAITING * self.most:
+                job = jobs.popleft()
+                running[self.task.remote(asdict(job), plugins, self._files(job))] = job
             (ended,), _ = self.ray.wait(list(running), num_returns=1)
             job = running.pop(ended)
             try:
-                outcome = Outcome(**self.ray.get(ended))
+                told, made = self.ray.get(ended)
+                outcome = Outcome(**told)
+                for name, content in made.items():
+                    _write(Path(name), content)
             except self.ray.exceptions.RayTaskError as error:  # such as of a plug-in: not retried
                 outcome = Outcome(key=job.key, error=reason_of(error))
             except self.ray.exceptions.RayError as error:
@@ -79,16 +80,43 @@ class Cluster:
         """Leave the cluster; one that was started here ends."""
         self.ray.shutdown()
 
-    def _files(self, job: Job) -> list[Any]:
-        """Return names and contents of the files that a job names, each put once."""
-        found: list[Any] = []
-        for path in files_of(job.options):
-            content = path.read_bytes()
-            digest = hashlib.sha256(content).hexdigest()
-            if digest not in self.put:
-                self.put[digest] = self.ray.put(content)
-            found += [path.as_posix(), self.put[digest]]
+    def _files(self, job: Job) -> list[tuple[Any, Any]]:
+        """Return the contents of the files that a job reads, each set of files put once."""
+        found: list[tuple[Any, Any]] = []
+        for paths in [*_read_by(job), *_made_for(job)]:
+            named = {_inside(path, job.root): path for path in paths}
+            stats = [(name, path.stat()) for name, path in named.items()]
+            known = tuple((name, stat.st_mtime_ns, stat.st_size) for name, stat in stats)
+            if known not in self.put:
+                content = {name: path.read_bytes() for name, path in named.items()}
+                self.put[known] = self.ray.put(content)
+            found.append((known, self.put[known]))
         return found
+
+
+def _read_by(job: Job) -> list[list[Path]]:
+    """Return the files that a job reads, in sets of those that come together."""
+    if job.verb != CELL:
+        return [files_of(job.options)]
+    if Path(job.options["run"]).is_absolute():
+        remedy = "choose an --out below it: it has a place on other machines too"
+        raise UsageError(f"{job.options['run']!r} lies outside the current folder; {remedy}")
+    return [files_of(named_in(job.options["config"])), *files_read(job.options)]
+
+
+def _made_for(job: Job) -> list[list[Path]]:
+    """Return the files of a sweep's folder that a job uses: of a stored model, or of a data set."""
+    places = [Path(job.root, job.options[name]) for name in job.uses]
+    return [
+        sorted(place.iterdir() if place.is_dir() else place.parent.glob(f"{place.name}.*"))
+        for place in places
+    ]
+
+
+def _inside(path: Path, root: str) -> str:
+    """Return where a file lies in the folder of a sweep, or in the current folder."""
+    inside = path.is_absolute() and path.is_relative_to(root)
+    return (path.relative_to(root) if inside else path).as_posix()
 
 
 def files_of(options: Mapping[str, Any]) -> list[Path]:
@@ -115,17 +143,59 @@ def files_of(options: Mapping[str, Any]) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
-def _do(job: dict[str, Any], plugins: list[str], *files: Any) -> dict[str, Any]:
-    """Do a job in a worker, in a folder that holds the files it names."""
+def _do(
+    job: dict[str, Any], plugins: list[str], files: list[tuple[Any, Any]]
+) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """Do a job in a worker, in a folder that holds the files it names; return what it made too."""
+    import ray as cluster
+
     os.chdir(_folder())
-    for name, content in zip(files[::2], files[1::2], strict=True):
-        path = Path(name)
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content)
+    for known, content in files:
+        if known not in _HERE:
+            for name, data in cluster.get(content).items():
+                _write(Path(name), data)
+            _HERE.add(known)
     for name in plugins:
         load_plugin(name)
-    return asdict(do(Job(**job)))
+    outcome = _timed(Job(**job | {"root": "."}))
+    made = files_made(job["options"], outcome.records) if job["verb"] == CELL else []
+    return asdict(outcome), {path.as_posix(): path.read_bytes() for path in made}
+
+
+class Late(BaseException):
+    """A job takes too long; no error, so that nothing but `_timed` handles it."""
+
+
+def _timed(job: Job) -> Outcome:
+    """Do a job in its time; code that cannot be interrupted is ended at twice that."""
+    if job.seconds is None:
+        return do(job)
+
+    def late(*_: object) -> None:
+        raise Late
+
+    signal.signal(signal.SIGALRM, late)
+    faulthandler.dump_traceback_later(2 * job.seconds, exit=True, file=sys.__stderr__)
+    signal.setitimer(signal.ITIMER_REAL, job.seconds)
+    try:
+        return do(job)
+    except Late:
+        why = f"took more than {job.seconds:g} s"
+        return Outcome(key=job.key, error=why, seconds=job.seconds)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        faulthandler.cancel_dump_traceback_later()
+
+
+_HERE = set[Any]()  # the sets of files that this worker has
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all, in a folder that need not be there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    fresh.write_bytes(content)
+    fresh.replace(path)
 
 
 @lru_cache(maxsize=1)
