@@ -176,11 +176,11 @@ def test_a_counterexample_that_onnx_runtime_does_not_see_err_leaves_its_image_un
     network = network_of(net(), (1, 1, 6)).to(torch.float32)
     session = session_of("net.onnx", write_onnx(network))
     clean, found = to_batch(images().images).numpy(), certified("complete")
-    kept = found.replayed(session, clean, images().labels)
+    kept = found.replayed(session, images())
     assert (kept.verdicts == found.verdicts).all() and not kept.notes
     (place, *_) = (p for p in found.counterexamples if found.decided_by[p] != "clean")
     planted = replace(found, counterexamples={**found.counterexamples, place: clean[place]})
-    left = planted.replayed(session, clean, images().labels)
+    left = planted.replayed(session, images())
     assert left.verdicts[place] == UNKNOWN and place not in left.counterexamples
     assert left.notes == ("1 counterexamples do not err in ONNX Runtime: their images are unknown",)
 

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from purpleteam.attacks.evasion import EvasionAttack, MinimumNormAttack
+from purpleteam.attacks.examples import KEPT, Examples
 from purpleteam.attacks.inputs import check_labels
 from purpleteam.attacks.outcomes import NOT_BROKEN, WRONG_WHEN_CLEAN, AttackRow, RobustEvaluation
 from purpleteam.core.digest import canonical_json, sha256_bytes
@@ -37,6 +38,7 @@ def evaluate(
     seed: int = 0,
     batch_size: int = 500,
     fit_on: ImageSet | None = None,
+    kept: int = KEPT,
     journal: Journal | None = None,
     progress: Progress = SILENT,
 ) -> RobustEvaluation:
@@ -50,6 +52,8 @@ def evaluate(
         batch_size: images that are held at once; the verdicts do not depend on it.
         fit_on: other images, for attacks that are fitted before they are made; one that only starts
             from other images takes `images` where there are none.
+        kept: of a set that does not fit in memory, how many adversarial examples are kept, evenly
+            spread; more than a few lie in a temporary file. Of others all are kept.
         journal: where finished batches are kept; what it holds is not done again.
         progress: where to report.
 
@@ -71,7 +75,7 @@ def evaluate(
     cost: dict[str, float] = {"forward": 0, "backward": 0, "seconds": 0.0}
     clean = correct(model, images)
     broken_by = np.where(clean, NOT_BROKEN, WRONG_WHEN_CLEAN).astype(np.int8)
-    x_adv = np.asarray(images.images / np.float32(255), np.float32)  # (N, H, W, C)
+    examples = Examples(images, kept)
     distance = np.full(len(images), np.nan)
     queries, steps = np.zeros((2, len(images)), np.int64)
     with frozen(model):
@@ -87,9 +91,10 @@ def evaluate(
         x = to_batch(images.images[index], device)
         y = torch.from_numpy(images.labels[index]).to(device)
         result = attack.run(nets, x, y, seed=seed, index=torch.from_numpy(index), stream=stream)
-        kept = ("broken", "distance", "queries", "steps")
-        arrays: Arrays = {name: getattr(result, name).cpu().numpy() for name in kept}
-        arrays["x_adv"] = result.x_adv.permute(0, 2, 3, 1).cpu().numpy()
+        told = ("broken", "distance", "queries", "steps")
+        arrays: Arrays = {name: getattr(result, name).cpu().numpy() for name in told}
+        some = torch.from_numpy(examples.keeps(index)).to(device)
+        arrays["x_adv"] = result.x_adv[some].permute(0, 2, 3, 1).cpu().numpy()
         spent = {**vars(result.cost), "seconds": result.seconds}
         arrays |= {kind: np.asarray(amount) for kind, amount in spent.items()}
         if journal is not None:
@@ -109,7 +114,7 @@ def evaluate(
                 index = left[start : start + batch_size]
                 done = attacked(attack, index, f"/{name}" if ensemble else "")
                 fell = index[done["broken"]]
-                x_adv[index] = done["x_adv"]
+                examples.put(index[examples.keeps(index)], done["x_adv"])
                 distance[fell] = done["distance"][done["broken"]]
                 broken_by[fell] = len(rungs) - 1
                 queries[index] += done["queries"]
@@ -135,7 +140,8 @@ def evaluate(
         distance=distance,
         queries=queries,
         steps=steps,
-        x_adv=x_adv,
+        x_adv=examples.array,
+        kept=examples.rows,
         cost=cost | {"queries": cost["forward"]},
     )
 
@@ -149,6 +155,7 @@ def curve(
     seed: int = 0,
     batch_size: int = 500,
     fit_on: ImageSet | None = None,
+    kept: int = KEPT,
     journal: Journal | None = None,
     progress: Progress = SILENT,
 ) -> dict[float, RobustEvaluation]:
@@ -162,6 +169,7 @@ def curve(
             seed=seed,
             batch_size=batch_size,
             fit_on=fit_on,
+            kept=kept,
             journal=None if journal is None else journal.part(f"{epsilon:g}"),
             progress=progress,
         )

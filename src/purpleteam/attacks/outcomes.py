@@ -10,13 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from purpleteam.attacks.examples import Floats, as_floats, picked, put_in
 from purpleteam.core.records import Measurement, plain
 from purpleteam.core.statistics import Rate
 from purpleteam.data.images import ImageSet
+from purpleteam.data.streamed import Images, Streamed, save_arrays
 from purpleteam.models.inference import Classifier, logits
 
 NOT_BROKEN, WRONG_WHEN_CLEAN = -1, -2
-Arrays = dict[str, NDArray[Any]]
+Arrays = dict[str, NDArray[Any] | Streamed[Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +45,7 @@ class AttackRow:
 class AsBytes:
     """Adversarial examples as an image file would hold them."""
 
-    images: NDArray[np.uint8]  # (N, H, W, C), inside the ball
+    images: Images  # (N, H, W, C), inside the ball
     breaks: NDArray[np.bool_]  # (N,); what broke the model as float32 still does
 
 
@@ -54,7 +56,7 @@ class Breaks:
     epsilon: float  # radius of the ball in which they were looked for
     rows: NDArray[np.int64]  # (n,); places of the images in the set
     by: tuple[str, ...]  # (n,); the names of what found them
-    x_adv: NDArray[np.float32]  # (n, H, W, C)
+    x_adv: Floats  # (n, H, W, C)
     distance: NDArray[np.float64]  # (n,), in the norm of the ladder
 
 
@@ -73,6 +75,8 @@ class RobustEvaluation:
         steps: (N,) int64; those of them that were steps of a search.
         x_adv: (N, H, W, C) float32 adversarial examples; the last candidate where none was found,
             the image itself where it was wrong when clean.
+        kept: (n,) int64; the images whose examples `x_adv` holds: all, or of a set that does not
+            fit in memory a sample.
     """
 
     robust_accuracy: Rate
@@ -82,7 +86,8 @@ class RobustEvaluation:
     distance: NDArray[np.float64]
     queries: NDArray[np.int64]
     steps: NDArray[np.int64]
-    x_adv: NDArray[np.float32]
+    x_adv: Floats
+    kept: NDArray[np.int64]
     cost: Mapping[str, float]
 
     @property
@@ -106,6 +111,7 @@ class RobustEvaluation:
             return self
         lost = (self.broken_by >= 0) & (self.distance > epsilon)
         broken_by = np.where(lost, NOT_BROKEN, self.broken_by).astype(np.int8)
+        clean = np.flatnonzero(broken_by < 0)
         last_rungs = np.cumsum([max(len(row.members), 1) for row in self.attacks]) - 1
         left = [(broken_by == NOT_BROKEN) | (broken_by > place) for place in last_rungs]
         return replace(
@@ -117,7 +123,7 @@ class RobustEvaluation:
             ),
             broken_by=broken_by,
             distance=np.where(lost, np.nan, self.distance),
-            x_adv=np.where((broken_by < 0)[:, None, None, None], as_floats(images), self.x_adv),
+            x_adv=put_in(self.x_adv, clean, picked(as_floats(images), clean)),
         )
 
     @property
@@ -128,7 +134,7 @@ class RobustEvaluation:
             epsilon=self.attacks[-1].epsilon,
             rows=rows,
             by=tuple(self.rungs[place] for place in self.broken_by[rows]),
-            x_adv=self.x_adv[rows],
+            x_adv=picked(self.x_adv, rows),
             distance=self.distance[rows],
         )
 
@@ -147,15 +153,15 @@ class RobustEvaluation:
         names = [name for name, counts in zip(breaks.by, new, strict=True) if counts]
         rungs = (*self.rungs, *sorted(set(names) - set(self.rungs)))
         rows = breaks.rows[new]
-        broken_by, x_adv, distance = self.broken_by.copy(), self.x_adv.copy(), self.distance.copy()
+        broken_by, distance = self.broken_by.copy(), self.distance.copy()
         broken_by[rows] = [rungs.index(name) for name in names]
-        x_adv[rows], distance[rows] = breaks.x_adv[new], breaks.distance[new]
+        distance[rows] = breaks.distance[new]
         return replace(
             self,
             robust_accuracy=_share(broken_by == NOT_BROKEN),
             rungs=rungs,
             broken_by=broken_by,
-            x_adv=x_adv,
+            x_adv=put_in(self.x_adv, rows, picked(breaks.x_adv, np.flatnonzero(new))),
             distance=distance,
         )
 
@@ -167,22 +173,25 @@ class RobustEvaluation:
         """Write the float32 images, what was added, and each one's outcome as .npz, lossless."""
         beside = {} if as_bytes is None else vars(as_bytes)
         last = {f"bytes_{name}": array for name, array in beside.items()}
-        added = self.x_adv - as_floats(images)
+        clean, added = as_floats(images), self.x_adv
+        if isinstance(added, Streamed):
+            added = _beside(added, clean, np.subtract, np.float32)
+        else:
+            added = added - clean[:]
         self._save(path, last, x_adv=self.x_adv, perturbation=added)
 
-    def _save(self, path: Path, last: Arrays | None = None, **first: NDArray[Any]) -> None:
-        rows = {"broken_by": self.broken_by, "rungs": np.array(self.rungs)}
+    def _save(self, path: Path, last: Arrays | None = None, **first: Any) -> None:
+        rows: Arrays = {"broken_by": self.broken_by, "rungs": np.array(self.rungs)}
         rows |= {name: getattr(self, name) for name in ("distance", "queries", "steps")}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("wb") as file:
-            np.savez(file, allow_pickle=False, **first, **rows, **(last or {}))
+        save_arrays(path, {**first, **rows, **(last or {})})
 
     def as_bytes(self, model: Classifier, images: ImageSet) -> AsBytes:
         """Return the images rounded to bytes, towards the clean ones, and ask the model again."""
-        start = images.images.astype(np.float64)
-        change = self.x_adv.astype(np.float64) * 255 - start
-        moved = start + np.sign(change) * np.floor(np.abs(change) + 1e-3)  # float32 falls short
-        rounded = moved.clip(0, 255).astype(np.uint8)
+        x_adv, pixels = self.x_adv, images.images
+        if isinstance(x_adv, Streamed) or isinstance(pixels, Streamed):
+            rounded: Images = _beside(Streamed.of(x_adv), pixels, _towards, np.uint8)
+        else:
+            rounded = _towards(x_adv, pixels)
         wrong = logits(model, rounded).argmax(1) != images.labels
         return AsBytes(rounded, wrong & (self.broken_by >= 0))
 
@@ -211,9 +220,17 @@ class RobustEvaluation:
         )
 
 
-def as_floats(images: ImageSet) -> NDArray[np.float32]:
-    """Return the images (N, H, W, C) in [0, 1]."""
-    return np.asarray(images.images / np.float32(255), np.float32)
+def _towards(x_adv: NDArray[np.float32], pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return images as bytes, rounded towards others."""
+    start = pixels.astype(np.float64)
+    change = x_adv.astype(np.float64) * 255 - start
+    moved = start + np.sign(change) * np.floor(np.abs(change) + 1e-3)  # float32 falls short
+    return np.asarray(moved.clip(0, 255), np.uint8)
+
+
+def _beside(first: Streamed[Any], other: Any, function: Any, dtype: Any) -> Streamed[Any]:
+    """Return what a function makes of the same rows of two arrays, as they are read."""
+    return Streamed(lambda rows: function(first[rows], other[rows]), first.shape, dtype)
 
 
 def _share(hits: NDArray[np.bool_]) -> Rate:

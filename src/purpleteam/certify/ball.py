@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from purpleteam.certify.vnnlib import Property
-from purpleteam.core.arrays import Floats, Ints
 from purpleteam.core.statistics import Rate
+from purpleteam.data.images import ImageSet
+from purpleteam.models.devices import to_batch
 
 VERIFIED, FALSIFIED, UNKNOWN = "verified", "falsified", "unknown"
+SHOWN = 6  # counterexamples that are kept of images certified in parts, and parts that have notes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +56,13 @@ class BallCertificate:
     complete: bool
     notes: tuple[str, ...] = ()
 
+    def of(self, place: slice) -> BallCertificate:
+        """Return what was proved of the images in one place, without counterexamples."""
+        rows: dict[str, Any] = {
+            name: getattr(self, name)[place] for name in ("verdicts", "decided_by", "margins")
+        }
+        return replace(self, **rows, counterexamples={})
+
     @property
     def clean_accuracy(self) -> Rate:
         return self._share(self.decided_by != "clean")
@@ -80,19 +89,19 @@ class BallCertificate:
         kinds = (VERIFIED, FALSIFIED, UNKNOWN)
         return {kind: int((self.verdicts == kind).sum()) for kind in kinds}
 
-    def replayed(self, session: Any, images: Floats, labels: Ints) -> BallCertificate:
+    def replayed(self, session: Any, images: ImageSet) -> BallCertificate:
         """Return the certificate without counterexamples that ONNX Runtime does not see err.
 
-        `images` (N, C, H, W) float32 are the clean ones, `labels` (N,) their classes; `session`
-        runs the net's ONNX. What it does not see err is unknown, and noted.
+        `images` are the clean ones, `session` runs the net's ONNX. What it does not see err is
+        unknown, and noted.
         """
         verdicts, decided_by = self.verdicts.copy(), self.decided_by.copy()
         kept = dict(self.counterexamples)
         for place, x_adv in self.counterexamples.items():
             if decided_by[place] == "clean":
                 continue
-            label = int(labels[place])
-            asked = Property.around(images[place][None], self.epsilon, label, self.classes)
+            label, clean = int(images.labels[place]), to_batch(images.images[place : place + 1])
+            asked = Property.around(clean.numpy(), self.epsilon, label, self.classes)
             if asked.refutation(session, x_adv[None]):
                 verdicts[place], decided_by[place] = UNKNOWN, ""
                 del kept[place]
@@ -117,3 +126,39 @@ class BallCertificate:
 
     def _share(self, which: NDArray[np.bool_]) -> Rate:
         return Rate.of(int(which.sum()), len(which))
+
+
+def joined(parts: Iterable[BallCertificate]) -> BallCertificate:
+    """Return the certificate of images that were certified in parts, one after the other.
+
+    A few counterexamples are kept, none of an image that is wrong as it is, and a few parts' notes.
+    """
+    rows: dict[str, Any] = {"verdicts": [], "decided_by": [], "margins": []}
+    stages, kept, notes = dict[str, Stage](), dict[int, NDArray[np.float32]](), list[str]()
+    start = 0
+    for part in parts:
+        for name, values in rows.items():
+            values.append(getattr(part, name))
+        for place, x_adv in part.counterexamples.items():
+            if part.decided_by[place] != "clean" and len(kept) < SHOWN:
+                kept[start + place] = x_adv
+        for stage in part.stages:
+            known = stages.setdefault(stage.name, stage)
+            if known is not stage:
+                added = {
+                    name: round(getattr(known, name) + getattr(stage, name), 3)
+                    for name in ("looked_at", "verified", "falsified", "seconds")
+                }
+                stages[stage.name] = replace(known, **added)
+        end = start + len(part.verdicts)
+        notes += [f"images {start} to {end - 1}: {note}" for note in part.notes]
+        start, last = end, part
+    more = f"and {len(notes) - SHOWN} notes on other parts"
+    whole: dict[str, Any] = {name: np.concatenate(values) for name, values in rows.items()}
+    return replace(
+        last,
+        **whole,
+        counterexamples=kept,
+        stages=tuple(stages.values()),
+        notes=(*notes[:SHOWN], *([more] if len(notes) > SHOWN else ())),
+    )

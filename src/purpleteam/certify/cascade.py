@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from purpleteam.attacks.evaluate import evaluate
 from purpleteam.attacks.evasion import ATTACKS, EvasionAttack
-from purpleteam.certify.ball import FALSIFIED, UNKNOWN, VERIFIED, BallCertificate, Stage
+from purpleteam.certify.ball import FALSIFIED, UNKNOWN, VERIFIED, BallCertificate, Stage, joined
 from purpleteam.certify.bounds import Boxes, ball, interval_margins, intervals, lower_bound, margins
 from purpleteam.certify.boxes import Box
 from purpleteam.certify.branch import branch, only_rectifiers
@@ -33,6 +33,7 @@ from purpleteam.core.config import build
 from purpleteam.core.errors import UsageError, unknown
 from purpleteam.core.progress import SILENT, Progress
 from purpleteam.data.images import ImageSet
+from purpleteam.data.streamed import portions
 from purpleteam.models.black_box import OnnxFile
 from purpleteam.models.devices import exact_arithmetic, to_batch
 from purpleteam.models.recipes import generator
@@ -166,6 +167,7 @@ def certify_ball(
     seed: int = 0,
     memory: int = MEMORY,
     device: torch.device | None = None,
+    confirm: Callable[[BallCertificate, ImageSet], BallCertificate] | None = None,
     progress: Progress = SILENT,
 ) -> BallCertificate:
     """Prove for each image that no image within epsilon in L-infinity and [0, 1] changes its class.
@@ -180,7 +182,11 @@ def certify_ball(
         seed: of the attack, and of branch and bound's tries.
         memory: bytes of linear forms at a time.
         device: where; by default the CPU.
+        confirm: returns a certificate of images without the counterexamples that are none.
         progress: where to report.
+
+    Images that do not fit in memory are certified a part at a time; of the counterexamples then
+    only a few are kept, none of an image that is wrong as it is.
 
     Raises:
         Unsupported: a layer through which no bound goes.
@@ -189,11 +195,19 @@ def certify_ball(
         raise UsageError(unknown("method", method, ("auto", *METHODS)))
     if not 0 <= epsilon <= 1:
         raise UsageError(f"epsilon must be from 0 to 1, not {epsilon:g}")
+    if len(places := portions(images.images)) > 1:
+        options: dict[str, Any] = {"epsilon": epsilon, "method": method, "seconds": seconds}
+        options |= {"seed": seed, "memory": memory, "device": device, "confirm": confirm}
+        options |= {"progress": progress}
+        return joined(
+            certify_ball(model, images.take(place), known=known and known.of(place), **options)
+            for place in places
+        )
     stages = METHODS["alpha_crown" if method == "auto" else method]
     device = device or torch.device("cpu")
     height, width, channels = images.images.shape[1:]
     network = folded(network_of(model, (channels, height, width)).to(torch.float32, device))
-    x = to_batch(images.images, device)
+    x = to_batch(images.images[:], device)
     labels = torch.from_numpy(images.labels.astype(np.int64)).to(device)
     work = _Work(network, x, labels, epsilon, memory)
     with torch.no_grad(), exact_arithmetic(device):
@@ -213,7 +227,7 @@ def certify_ball(
     for limit, count in work.stopped.items():
         work.notes.append(f"branch and bound left {count} images unknown at its limit of {limit}")
     least = work.least.amin(1).cpu().numpy().astype(np.float32)
-    return BallCertificate(
+    proved = BallCertificate(
         method=method,
         epsilon=epsilon,
         classes=network.classes,
@@ -234,6 +248,7 @@ def certify_ball(
             for name in (*work.looked_at.keys() & {LARGER}, *stages)
         ),
     )
+    return proved if confirm is None else confirm(proved, images)
 
 
 def _cheap(work: _Work, stages: tuple[str, ...], progress: Progress) -> None:

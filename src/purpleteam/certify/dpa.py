@@ -34,6 +34,7 @@ from purpleteam.core.progress import SILENT, Progress
 from purpleteam.core.registry import check_ranges
 from purpleteam.core.statistics import Rate
 from purpleteam.data.images import ImageSet
+from purpleteam.data.streamed import Images
 from purpleteam.models.devices import to_batch
 
 IMAGES_IN_A_PART = 27  # of MNIST's validation split: fewer make worse models, more fewer votes
@@ -143,7 +144,7 @@ class Ensemble:
     def network(self, part: int) -> Layers:
         return tuple(layer[part % TOGETHER] for layer in self.groups[part // TOGETHER])
 
-    def votes(self, images: NDArray[np.uint8], progress: Progress = SILENT) -> NDArray[np.int64]:
+    def votes(self, images: Images, progress: Progress = SILENT) -> NDArray[np.int64]:
         """Return how many networks answer each label, (N, classes), of images (N, H, W, C).
 
         Of equal scores the smaller label counts; a row sums to the parts that are not empty.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,6 +17,7 @@ from purpleteam.core.arrays import Floats, Ints
 from purpleteam.core.errors import UsageError
 from purpleteam.core.statistics import Estimate, Rate, mean
 from purpleteam.data.images import ImageSet
+from purpleteam.data.streamed import CHUNK
 from purpleteam.models.devices import device_of, to_batch
 from purpleteam.models.guard import Classifier, guarded
 
@@ -110,9 +112,14 @@ def contradictions(
     index = [i for i, c in enumerate(held) if not c.abstained and c.radius > attack.epsilon]
     if not index:
         return ()
-    device, labels = device_of(attacked), [held[i].label for i in index]
-    x, y = to_batch(images.images[index], device), torch.tensor(labels, device=device)
-    x_adv = attack(attacked, x, y, seed=seed, index=torch.tensor(index))
-    found = answer(x_adv, index) if answer else guarded(attacked)(x_adv).argmax(1).tolist()
-    pairs = zip(index, labels, found, strict=True)
-    return tuple(i for i, label, new in pairs if new not in (None, label))
+    device, step = device_of(attacked), max(1, CHUNK // (4 * math.prod(images.images.shape[1:])))
+    anew = list[int]()
+    for start in range(0, len(index), step):
+        some = index[start : start + step]
+        labels = [held[i].label for i in some]
+        x, y = to_batch(images.images[some], device), torch.tensor(labels, device=device)
+        x_adv = attack(attacked, x, y, seed=seed, index=torch.tensor(some))
+        found = answer(x_adv, some) if answer else guarded(attacked)(x_adv).argmax(1).tolist()
+        pairs = zip(some, labels, found, strict=True)
+        anew += [i for i, label, new in pairs if new not in (None, label)]
+    return tuple(anew)

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,11 @@ def canonical_json(value: Any) -> str:
 
 def sha256_bytes(*parts: bytes) -> str:
     """Return `sha256:<hex>` of the parts, one after the other."""
+    return sha256_each(parts)
+
+
+def sha256_each(parts: Iterable[bytes | memoryview]) -> str:
+    """Return the same of parts that need not be there all at once."""
     digest = hashlib.sha256()
     for part in parts:
         digest.update(part)

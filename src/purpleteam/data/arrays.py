@@ -5,24 +5,29 @@
     labels, y, target, ...          numbers from 0, names, or one-hot rows
     train, test, val, ... in a name the split;  classes, label_names: what the classes are called
 
-In a folder every file is read, and a file's name may say the split or the array.
+In a folder every file is read, and a file's name may say the split or the array. What is too big
+for memory is read in batches where it is stored row by row: in .npy, and in .npz without packing.
 """
 
 import math
 import re
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from purpleteam.core.arrays import Pixels
 from purpleteam.core.errors import DataError, Refused
 from purpleteam.data.images import SPLIT_NAMES, Dataset, ImageSet, class_index, few, splits_from
+from purpleteam.data.streamed import Images, Streamed, chunks, fits
 
-Arrays = Mapping[str, NDArray[Any]]
-ArraysReader = Callable[[Path], Arrays]  # a single one is called `array`
+Array = NDArray[Any] | Streamed[Any]
+Arrays = Mapping[str, Array]
+ArraysReader = Callable[[Path], Mapping[str, NDArray[Any]]]  # a single one is called `array`
 ENDS = (".npz", ".npy", ".pkl", ".pickle")
 CIFAR = re.compile(r"(data_batch_\d+|test_batch|batches\.meta|train|test|meta)$")  # without ending
 WRITE_IT = "write it as np.savez('set.npz', x=images, y=labels)"
@@ -41,14 +46,14 @@ OVER = 2  # floats up to here are no pixels from 0 to 255, all of which would be
 class Parts:
     """What the arrays of a set turned out to be."""
 
-    images: dict[str, list[NDArray[np.uint8]]] = field(default_factory=dict)
+    images: dict[str, list[Images]] = field(default_factory=dict)
     labels: dict[str, list[NDArray[Any]]] = field(default_factory=dict)
     names: tuple[str, ...] = ()
     notes: list[str] = field(default_factory=list)
     quiet: bool = False  # in memory floats in [0, 1] and channels first are usual: no note
 
 
-def plain_arrays(path: Path) -> Arrays:
+def plain_arrays(path: Path) -> Mapping[str, NDArray[Any]]:
     """Return the arrays of an .npz or .npy file; objects are refused, nothing is unpickled."""
     try:
         with path.open("rb") as file:  # NumPy leaves open what it opened and cannot read
@@ -77,6 +82,53 @@ def plain_arrays(path: Path) -> Arrays:
     raise Refused(f"data file {str(path)!r} is refused: {why}")
 
 
+def _read(path: Path, read: ArraysReader) -> Arrays:
+    """Return the arrays of a file; of one that does not fit in memory, as they lie in it."""
+    if fits(path.stat().st_size, ()):
+        return read(path)
+    found: dict[str, Array] = {}
+    with path.open("rb") as file:
+        head = file.read(6)
+        if head == b"\x93NUMPY" and (stored := _stored(path, file, 0)) is not None:
+            return {"array": stored}
+        if not head.startswith(b"PK"):
+            return read(path)
+        try:
+            with zipfile.ZipFile(path) as archive:
+                for member in archive.infolist():
+                    kept: Array | None = None
+                    if member.compress_type == zipfile.ZIP_STORED and not member.flag_bits & 1:
+                        file.seek(member.header_offset + 26)  # of the lengths of name and extra
+                        lengths = int.from_bytes(file.read(2), "little")
+                        lengths += int.from_bytes(file.read(2), "little")
+                        kept = _stored(path, file, member.header_offset + 30 + lengths)
+                    if kept is None and member.file_size > MAX_ENTRIES:
+                        told = f"{member.filename} of {member.file_size:,} bytes"
+                        remedy = "write it by np.savez row by row, not compressed"
+                        raise DataError(f"{path}: {told} does not fit in memory: {remedy}")
+                    if kept is None:
+                        with archive.open(member) as inner:
+                            kept = np.lib.format.read_array(inner, allow_pickle=False)
+                    found[member.filename.removesuffix(".npy")] = kept
+        except (zipfile.BadZipFile, ValueError, EOFError, RuntimeError):
+            return read(path)  # which says what is wrong
+    return found
+
+
+def _stored(path: Path, file: IO[bytes], start: int) -> Streamed[Any] | None:
+    """Return an array as it lies in a file; None where it is small, or not row by row."""
+    heads = {(1, 0): np.lib.format.read_array_header_1_0}
+    heads[2, 0] = np.lib.format.read_array_header_2_0
+    file.seek(start)
+    try:
+        shape, by_column, kind = heads[np.lib.format.read_magic(file)](file)
+    except (KeyError, ValueError):
+        return None
+    if by_column or kind.hasobject or not shape or fits(1, shape, kind.itemsize):
+        return None
+    return Streamed.in_file(path, file.tell(), shape, kind)
+
+
 def is_array_file(path: Path) -> bool:
     """Say whether a path is, by its name, a file of arrays."""
     return path.suffix.lower() in ENDS and path.is_file()
@@ -92,10 +144,10 @@ def array_files(folder: Path) -> list[Path]:
 def load_arrays(path: Path, read: ArraysReader) -> Dataset:
     """Return the dataset in a file of arrays, or in a folder of such files."""
     is_file = path.is_file()
-    arrays: dict[str, dict[str, NDArray[Any]]] = {}
+    arrays: dict[str, dict[str, Array]] = {}
     for file in [path] if is_file else array_files(path):
         alone = file.suffix.lower() == ".npy" and not is_file
-        for name, array in read(file).items():
+        for name, array in _read(file, read).items():
             key = file.stem if alone else name
             arrays.setdefault("" if alone else file.stem, {})[key] = array
     parts = Parts()
@@ -114,7 +166,9 @@ def load_arrays(path: Path, read: ArraysReader) -> Dataset:
     piles = {}
     for name, listed in parts.images.items():
         labels = np.array([index[label] for label in texts[name].tolist()], np.int64)
-        piles[name] = ImageSet(np.concatenate(listed), labels)
+        held = [one for one in listed if not isinstance(one, Streamed)]
+        whole = np.concatenate(held) if len(held) == len(listed) else Streamed.joined(listed)
+        piles[name] = ImageSet(whole, labels)
     return Dataset(
         name=path.resolve().stem,
         classes=classes,
@@ -129,7 +183,7 @@ def _sort(arrays: Arrays, inherited: str, where: str, parts: Parts) -> None:
     for name, array in arrays.items():
         is_text = array.ndim == 1 and array.dtype.kind in "US"
         if is_text and name.lower().rpartition("/")[2] in NAMES:
-            parts.names = tuple(array.astype(str).tolist())
+            parts.names = tuple(np.asarray(array).astype(str).tolist())
             continue
         split, kind = _split_in(name), _kind_by_name(name, array)
         remark = array.ndim == 0 or bool({"batch", "filenames"} & set(_words(name)))  # of CIFAR
@@ -154,7 +208,7 @@ def _sort(arrays: Arrays, inherited: str, where: str, parts: Parts) -> None:
             lack = f"there are no {missing.pop()} for {next(iter(pair.values()))!r}"
             remedy = "call them images and labels, or x and y"
             raise DataError(f"{where}: {lack}; {_listed(arrays)}; {remedy}")
-        labels = labels_of(pair["labels"], arrays[pair["labels"]], where, parts)
+        labels = labels_of(pair["labels"], np.asarray(arrays[pair["labels"]]), where, parts)
         images = images_of(pair["images"], arrays[pair["images"]], len(labels), where, parts)
         if len(images) != len(labels):
             counts = f"{len(images)} images, but {pair['labels']!r} {len(labels)} labels"
@@ -183,14 +237,14 @@ def _split_by_place(name: str, arrays: Arrays) -> str | None:
     return names[number] if number < len(names) else None
 
 
-def _kind_by_name(name: str, array: NDArray[Any]) -> str | None:
+def _kind_by_name(name: str, array: Array) -> str | None:
     words = set(_words(name))
     if WORDS["labels"] & words and array.ndim <= 2:
         return "labels"
     return "images" if WORDS["images"] & words and array.ndim >= 2 else None
 
 
-def _kind_by_form(array: NDArray[Any], beside: int) -> str | None:
+def _kind_by_form(array: Array, beside: int) -> str | None:
     if array.ndim >= 3:
         return "images"
     if array.ndim == 2 and array.shape[1] > 1 and _side(array.shape[1]) and beside > 1:
@@ -209,25 +263,28 @@ def _side(size: int) -> tuple[int, int] | None:
     return next((form for form in sides if form[0] * form[1] * form[1] == size), None)
 
 
-def images_of(
-    name: str, array: NDArray[Any], count: int, where: str, parts: Parts
-) -> NDArray[np.uint8]:
+def images_of(name: str, array: Array, count: int, where: str, parts: Parts) -> Images:
     """Return images as uint8 (N, H, W, C); `count` labels tell (H, W, C, N) from (N, H, W, C)."""
     place = f"{where}: images {name!r}"
-    if array.size > MAX_ENTRIES:
+    on_disk = isinstance(array, Streamed | np.memmap) and not fits(1, array.shape)
+    if array.size > MAX_ENTRIES and not on_disk:
         raise DataError(f"{place} hold {array.size} numbers, at most {MAX_ENTRIES} are read")
     if array.ndim == 4 and array.shape[3] == count != array.shape[0]:
-        array = np.moveaxis(array, 3, 0)
+        if on_disk:
+            raise DataError(f"{place} are (H, W, C, N), too big to be turned: store (N, H, W, C)")
+        array = np.moveaxis(np.asarray(array), 3, 0)
         parts.notes.append(f"{name!r} is taken as (H, W, C, N)")
-    if array.ndim == 2 and (form := _side(array.shape[1])):
+    rows = Streamed.of(array)
+    if rows.ndim == 2 and (form := _side(rows.shape[1])):
         channels, side = form
-        array = array.reshape(len(array), channels, side, side)
+        square = (channels, side, side)
+        rows = rows.mapped(lambda part: part.reshape(len(part), *square), square, rows.dtype)
         parts.notes.append(f"{name!r} lies flat and is taken as {channels}x{side}x{side}")
-    elif array.ndim == 3:
-        array = array[:, None]
-    shape = array.shape
+    elif rows.ndim == 3:
+        rows = rows.mapped(lambda part: part[:, None], (1, *rows.shape[1:]), rows.dtype)
+    shape = rows.shape
     # The axis of channels: grey before colour, the last before the first; 4 must be the shortest.
-    wanted = [(channels, axis) for channels in (1, 3, 4) for axis in (3, 1) if array.ndim == 4]
+    wanted = [(channels, axis) for channels in (1, 3, 4) for axis in (3, 1) if rows.ndim == 4]
     axis = next((axis for channels, axis in wanted if shape[axis] == channels), 0)
     if not axis or 0 in shape[1:] or (shape[axis] == 4 and sorted(shape[1:])[1] <= 4):
         forms = "(N, H, W), (N, H, W, C) or (N, C, H, W) with 1, 3 or 4 channels"
@@ -235,13 +292,19 @@ def images_of(
     if axis == 1:
         if shape[1] > 1 and not parts.quiet:
             parts.notes.append(f"{name!r} is taken as (N, C, H, W)")
-        array = np.moveaxis(array, 1, 3)
-    array = _bytes(array, name, place, parts) if array.size else np.zeros(array.shape, np.uint8)
-    if array.shape[3] == 4:
+        last = (*shape[2:], shape[1])
+        rows = rows.mapped(lambda part: np.moveaxis(part, 1, 3), last, rows.dtype)
+    to_bytes = _bytes(rows, name, place, parts) if rows.size else _as_bytes
+    pixels: Streamed[np.uint8] = rows.mapped(to_bytes, rows.shape[1:], np.uint8)
+    if pixels.shape[3] == 4:
         parts.notes.append(f"the fourth channel of {name!r} is transparency: laid on black")
-        opaque = array[..., 3:].astype(np.uint16)
-        array = ((array[..., :3] * opaque + 127) // 255).astype(np.uint8)
-    return np.ascontiguousarray(array)
+        pixels = pixels.mapped(_on_black, (*pixels.shape[1:3], 3), np.uint8)
+    return pixels if on_disk else np.ascontiguousarray(pixels)
+
+
+def _on_black(pixels: Pixels) -> Pixels:
+    opaque = pixels[..., 3:].astype(np.uint16)
+    return ((pixels[..., :3] * opaque + 127) // 255).astype(np.uint8)
 
 
 def nearest_bytes(pixels: NDArray[Any]) -> tuple[NDArray[np.uint8], int]:
@@ -254,14 +317,22 @@ def nearest_bytes(pixels: NDArray[Any]) -> tuple[NDArray[np.uint8], int]:
     return nearest.astype(np.uint8), int(between.sum())
 
 
-def _bytes(array: NDArray[Any], name: str, place: str, parts: Parts) -> NDArray[np.uint8]:
-    if array.dtype.kind not in "biuf":
-        raise DataError(f"{place} are {array.dtype}, not numbers")
-    is_whole = array.dtype.kind != "f"
-    if not is_whole and not np.isfinite(array).all():
-        wrong = int((~np.isfinite(array)).reshape(len(array), -1).any(1).sum())
-        raise DataError(f"{place}: {wrong} of {len(array)} hold NaN or infinite values")
-    low, high = float(array.min()), float(array.max())
+def _bytes(
+    rows: Streamed[Any], name: str, place: str, parts: Parts
+) -> Callable[[NDArray[Any]], Pixels]:
+    """Return what makes bytes of such numbers, by their range; it is noted, or refused."""
+    if rows.dtype.kind not in "biuf":
+        raise DataError(f"{place} are {rows.dtype}, not numbers")
+    is_whole = rows.dtype.kind != "f"
+    low, high, wrong = math.inf, -math.inf, 0
+    for _, part in chunks(rows):
+        if not is_whole:
+            wrong += int((~np.isfinite(part)).reshape(len(part), -1).any(1).sum())
+        low, high = min(low, float(part.min())), max(high, float(part.max()))
+        if rows.dtype == np.uint8 and high > 1:  # no other number says more
+            return _as_bytes
+    if wrong:
+        raise DataError(f"{place}: {wrong} of {len(rows)} hold NaN or infinite values")
     if low < 0:
         remedy = "store pixels from 0 to 255 or 0 to 1, the model normalises (--normalise)"
         raise DataError(f"{place} go from {low:g} to {high:g}: they look normalised; {remedy}")
@@ -269,22 +340,27 @@ def _bytes(array: NDArray[Any], name: str, place: str, parts: Parts) -> NDArray[
         if not is_whole or high > 65535:
             raise DataError(f"{place} go up to {high:g}, not 255, 1 or (whole numbers) 65535")
         parts.notes.append(f"{name!r} has 16 bits and was scaled to 8")
-        return ((array.astype(np.int64) + 128) // 257).astype(np.uint8)
-    if not is_whole and 1 < high < OVER:
-        if high > 1 + ROUNDING:
-            remedy = "store floats from 0 to 1, as x.clip(0, 1) are, or pixels from 0 to 255"
-            raise DataError(f"{place} go up to {high:g}, a little over 1: {remedy}")
-        array, high = array.clip(0, 1), 1.0
-    if high == 1 or (high < 1 and array.dtype.kind in "bf"):
+        return lambda part: ((part.astype(np.int64) + 128) // 257).astype(np.uint8)
+    over = not is_whole and 1 < high < OVER
+    if over and high > 1 + ROUNDING:
+        remedy = "store floats from 0 to 1, as x.clip(0, 1) are, or pixels from 0 to 255"
+        raise DataError(f"{place} go up to {high:g}, a little over 1: {remedy}")
+    if over or high == 1 or (high < 1 and rows.dtype.kind in "bf"):
         form = "0 and 1" if is_whole else "floats in [0, 1]"
-        pixels, rounded = nearest_bytes(array)
+        ranged = (lambda part: part.clip(0, 1)) if over else np.asarray
+        rounded = sum(nearest_bytes(ranged(part))[1] for _, part in chunks(rows))
         if rounded or is_whole or not parts.quiet:
             more = f", {rounded} of them rounded to 1/255" if rounded else ""
             parts.notes.append(f"{name!r} holds {form}: taken as pixels times 255{more}")
-        return pixels
+        return lambda part: nearest_bytes(ranged(part))[0]
     if not is_whole:
         parts.notes.append(f"{name!r} holds floats up to {high:g}: taken as pixels from 0 to 255")
-    return (array if is_whole else np.rint(array)).astype(np.uint8)
+        return lambda part: np.rint(part).astype(np.uint8)
+    return _as_bytes
+
+
+def _as_bytes(part: NDArray[Any]) -> Pixels:
+    return part.astype(np.uint8)
 
 
 def labels_of(name: str, array: NDArray[Any], where: str, parts: Parts) -> NDArray[Any]:

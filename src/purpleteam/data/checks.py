@@ -92,7 +92,7 @@ def examine(path: Path, read_arrays: ArraysReader) -> Contents:
 def _of_pictures(folder: Path, contents: Contents) -> dict[str, list[Image]]:
     album = lay_open(folder)
     images = {
-        split: [(_digest(pixels), name, label) for name, label, pixels in album.read(split)]
+        split: [(_digest(one), album.name(path), label) for path, label, one in album.read(split)]
         for split in album.splits
     }
     contents.classes, contents.modes = album.classes, dict(album.modes)

@@ -14,7 +14,7 @@ to a folder within one is not followed, as it may never end: it is named.
 
 import csv
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 from purpleteam.core.errors import DataError, UsageError
 from purpleteam.core.progress import SILENT, Progress
 from purpleteam.data import images as sets
-from purpleteam.data.idx import MAX_BYTES
 from purpleteam.data.images import SPLIT_NAMES, SPLITS, Dataset, ImageSet, few
 from purpleteam.data.pictures import COLOUR, ENDS, GREY, Reading, read_picture
+from purpleteam.data.streamed import Gathered
 
 # What systems leave in folders, beside names that begin with a dot.
 LEFT_BEHIND = {"__MACOSX", "Thumbs.db", "ehthumbs.db", "desktop.ini", "Icon\r", "@eaDir"}
@@ -39,7 +39,7 @@ COLUMNS = (  # what those of files, labels and splits may be called
 MAX_FILE = 256 << 20
 
 Splits = dict[str, list[tuple[Path, int]]]  # files with their labels
-Row = tuple[str, int, NDArray[np.uint8]]  # name, label and pixels
+Row = tuple[Path, int, NDArray[np.uint8]]  # label and pixels of a file
 
 
 @dataclass
@@ -59,7 +59,6 @@ class ImageFolder:
     kinds: set[str] = field(default_factory=set)
     unreadable: dict[Path, str] = field(default_factory=dict)
     count: int = 0
-    _bytes: int = 0
 
     @property
     def paths(self) -> list[Path]:
@@ -85,8 +84,8 @@ class ImageFolder:
     def inside(self, paths: Iterable[Path]) -> str:
         return few(map(self.name, paths))
 
-    def read(self, split: str, progress: Progress = SILENT) -> list[Row]:
-        images: list[Row] = []
+    def read(self, split: str, progress: Progress = SILENT) -> Iterator[Row]:
+        """Yield the images of a split as they are read."""
         with progress.task(f"reading {self.folder.name}", len(self.splits[split])) as task:
             for path, label in self.splits[split]:
                 self.count += 1
@@ -100,11 +99,7 @@ class ImageFolder:
                 self.modes[picture.mode] += 1
                 self.sizes.setdefault(picture.size, []).append(path)
                 self.kinds.add(picture.kind)
-                self._bytes += picture.pixels.size
-                if self._bytes > MAX_BYTES:
-                    raise DataError(f"{self.folder}: over {MAX_BYTES} bytes of pixels")
-                images.append((self.name(path), label, picture.pixels))
-        return images
+                yield path, label, picture.pixels
 
     def changed(self) -> list[str]:
         changes = self.changes.items()
@@ -163,12 +158,23 @@ def load_class_folder(
     if len(used) == 1:
         only = f"all are of class {classes[used.pop()]!r}, {len(classes) - 1} classes have none"
         raise DataError(f"{folder}: too few images: {only}; {sets.TWO_CLASSES}")
-    read = {split: layout.read(split, progress) for split in layout.splits}
+    files, gathered, places = list[tuple[Path, int]](), Gathered(), dict[str, range]()
+    for split in layout.splits:
+        start = len(files)
+        for path, label, pixels in layout.read(split, progress):
+            files.append((path, label))
+            gathered.add(pixels)
+        places[split] = range(start, len(files))
     notes, piles = (*layout.notes, *layout.check()), {}
-    for split, images in read.items():
-        names, labels, pixels = zip(*images, strict=True) if images else ((), (), ())
-        numbers = np.array(labels, np.int64)
-        piles[split] = ImageSet(layout.stacked(pixels), numbers, np.array(names, np.str_))
+
+    def decoded(place: int) -> NDArray[np.uint8]:
+        return read_picture(files[place][0], layout.reading.size).pixels
+
+    for split, place in places.items():
+        of = files[place.start : place.stop]
+        pictures = gathered.images(place, decoded, lambda row: str(files[row][0]), layout.stacked)
+        names = np.array([layout.name(path) for path, _ in of], np.str_)
+        piles[split] = ImageSet(pictures, np.array([label for _, label in of], np.int64), names)
     return Dataset(
         name=folder.resolve().name,
         classes=classes,

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from purpleteam.core.digest import sha256_bytes
+from purpleteam.core.digest import sha256_bytes, sha256_each
 from purpleteam.core.errors import DataError, UsageError, unknown
+from purpleteam.data.streamed import Images, Streamed, chunks
 
 SPLITS = ("train", "validation", "test")
 ALL = "all"  # the split that is all images
@@ -25,13 +26,14 @@ class ImageSet:
     """Images with their labels, in a fixed order.
 
     Attributes:
-        images: uint8, (N, H, W, C); 0 is black, 255 is white.
+        images: uint8, (N, H, W, C); 0 is black, 255 is white. Of a set that does not fit in memory
+            they are `Streamed`: `images[rows]` reads these rows.
         labels: int64, (N,).
         files: (N,), the files that they came from, within the folder of the set; None where they
             came from none, or from one for all. No part of the digest.
     """
 
-    images: NDArray[np.uint8]
+    images: Images
     labels: NDArray[np.int64]
     files: NDArray[np.str_] | None = None
 
@@ -39,7 +41,7 @@ class ImageSet:
         images, labels = self.images, self.labels
         given: dict[str, object] = {"images": images, "labels": labels}
         for name, value in given.items():
-            if not isinstance(value, np.ndarray):
+            if not isinstance(value, np.ndarray) and not isinstance(value, Streamed):
                 kind = type(value).__name__
                 remedy = f"{name}.numpy()" if kind == "Tensor" else f"np.array({name})"
                 raise DataError(f"{name} must be a NumPy array, not {kind}: {remedy}")
@@ -54,7 +56,9 @@ class ImageSet:
             raise DataError(f"labels must be {wanted}, not {labels.dtype} {labels.shape}{hint}")
         if len(labels) and labels.min() < 0:
             raise DataError(f"labels must be at least 0, not {labels.min()}")
-        images.flags.writeable = labels.flags.writeable = False
+        labels.flags.writeable = False
+        if not isinstance(images, Streamed):
+            images.flags.writeable = False
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -70,7 +74,9 @@ class ImageSet:
     def take(self, indices: Sequence[int] | NDArray[Any] | slice) -> ImageSet:
         """Return the images at `indices`, in that order."""
         files = None if self.files is None else self.files[indices]
-        return ImageSet(self.images[indices], self.labels[indices], files)
+        pixels = self.images
+        images = pixels.take(indices) if isinstance(pixels, Streamed) else pixels[indices]
+        return ImageSet(images, self.labels[indices], files)
 
     def part(self, start: int, end: int | None = None) -> ImageSet:
         """Return the images from `start` up to `end`, or all that follow, without a copy."""
@@ -79,11 +85,11 @@ class ImageSet:
     @cached_property
     def digest(self) -> str:
         """SHA-256 over shape (as int64), uint8 pixels and int64 labels, little-endian, in order."""
-        return sha256_bytes(
-            np.asarray(self.images.shape, "<i8").tobytes(),
-            np.ascontiguousarray(self.images).tobytes(),
-            np.ascontiguousarray(self.labels, "<i8").tobytes(),
+        head, tail = (
+            np.ascontiguousarray(a, "<i8").tobytes() for a in (self.images.shape, self.labels)
         )
+        pixels = (np.ascontiguousarray(part).reshape(-1).data for _, part in chunks(self.images))
+        return sha256_each(chain([head], pixels, [tail]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,8 +165,10 @@ class Dataset:
         if self.validation is self.test:  # it only stands in for one that is missing
             parts.pop()
         files = [part.files for part in parts if part.files is not None]
+        images = [part.images for part in parts]
+        arrays = [one for one in images if not isinstance(one, Streamed)]
         return ImageSet(
-            np.concatenate([part.images for part in parts]),
+            np.concatenate(arrays) if len(arrays) == len(images) else Streamed.joined(images),
             np.concatenate([part.labels for part in parts]),
             np.concatenate(files) if len(files) == len(parts) else None,
         )
@@ -176,7 +184,7 @@ class Dataset:
         return sha256_bytes(*(self.split(name).digest.encode() for name in SPLITS))
 
 
-def _remedy(images: NDArray[Any]) -> str:
+def _remedy(images: NDArray[Any] | Streamed[Any]) -> str:
     kind = images.dtype.kind
     if images.ndim == 3:
         return ": grey images need a last axis, images[..., None]"

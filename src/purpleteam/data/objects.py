@@ -17,6 +17,7 @@ from purpleteam.core.progress import SILENT, Progress
 from purpleteam.data.arrays import Parts, images_of, labels_of, nearest_bytes
 from purpleteam.data.idx import MAX_BYTES
 from purpleteam.data.images import SPLITS, Dataset, ImageSet, class_index, splits_from
+from purpleteam.data.streamed import Gathered
 
 ONE_HOT = 1e-6
 WHERE = "the given set"
@@ -109,7 +110,8 @@ def _pair(images: Any, labels: Any) -> tuple[NDArray[Any], NDArray[Any]]:
             remedy = "resize or crop all to one size"
             raise DataError(f"{WHERE}: item {number} has {form}, item 0 {first}: {remedy}")
         if size > MAX_BYTES:
-            raise DataError(f"{WHERE}: over {MAX_BYTES} numbers: give fewer images")
+            remedy = "give a memory map, a .npy file or a folder, which are read in batches"
+            raise DataError(f"{WHERE}: over {MAX_BYTES} numbers: {remedy}")
     if not pixels:
         raise DataError(f"{WHERE}: holds no image: {FORMS}")
     return np.concatenate(pixels), np.concatenate(answers)
@@ -123,7 +125,8 @@ def _array(value: Any, name: str) -> NDArray[Any]:
         if hasattr(value, "detach"):
             value = value.detach().cpu()
             value = value.float() if "bfloat16" in str(value.dtype) else value
-        array = np.asarray(value)
+        # that of a file stays one, and is read in batches
+        array = value if isinstance(value, np.memmap) else np.asarray(value)
     except DataError:
         raise
     except Exception as error:  # whatever somebody's object does
@@ -183,18 +186,23 @@ def _of_maite(splits: Mapping[str, Any], reference: str, progress: Progress = SI
 
 def _read(dataset: Any, where: str, progress: Progress) -> tuple[ImageSet, int, int]:
     """Return the images, the number of classes, and how many images had to be rounded."""
-    images: list[NDArray[np.uint8]] = []
-    labels, rounded, classes, size = [], 0, 0, 0
+    gathered, shape = Gathered(), tuple[int, ...]()
+    labels, rounded, classes = [], 0, 0
+
+    def item(index: int) -> tuple[NDArray[np.uint8], int, NDArray[np.float64]]:
+        place = f"{where}, item {index}"
+        try:
+            image, target, _ = dataset[index]
+            image, target = np.asarray(image), np.asarray(target, np.float64)
+        except Exception as error:  # anybody's code
+            why = reason_of(error)
+            raise DataError(f"{place}: no image, target and metadata: {why}") from None
+        return *_bytes(image, place), target
+
     with progress.task(f"reading {where}", len(dataset)) as task:
         for index in range(len(dataset)):
             place = f"{where}, item {index}"
-            try:
-                image, target, _ = dataset[index]
-                image, target = np.asarray(image), np.asarray(target, np.float64)
-            except Exception as error:  # anybody's code
-                why = reason_of(error)
-                raise DataError(f"{place}: no image, target and metadata: {why}") from None
-            pixels, between = _bytes(image, place)
+            pixels, between, target = item(index)
             if target.ndim != 1 or len(target) < 2 or len(target) != (classes or len(target)):
                 form = f"({classes},)" if classes else "(classes,), two or more"
                 raise DataError(f"{place}: a target is {form}, not {target.shape}")
@@ -202,17 +210,18 @@ def _read(dataset: Any, where: str, progress: Progress) -> tuple[ImageSet, int, 
             labels.append(int(target.argmax()))
             if not abs(target - np.eye(classes)[labels[-1]]).max() <= ONE_HOT:
                 raise DataError(f"{place}: the target is not one-hot")
-            images.append(pixels)
-            rounded, size = rounded + between, size + pixels.size
-            if pixels.shape != images[0].shape:
-                sides = [f"{w}x{h}x{c}" for h, w, c in (pixels.shape, images[0].shape)]
+            gathered.add(pixels)
+            rounded, shape = rounded + between, shape or pixels.shape
+            if pixels.shape != shape:
+                sides = [f"{w}x{h}x{c}" for h, w, c in (pixels.shape, shape)]
                 raise DataError(f"{place}: {sides[0]}, but item 0: {sides[1]}; all must be alike")
-            if size > MAX_BYTES:
-                raise DataError(f"{where}: over {MAX_BYTES} bytes of pixels")
             task.advance()
-    if not images:
+    if not labels:
         raise DataError(f"{where}: holds no image")
-    return ImageSet(np.stack(images), np.array(labels, np.int64)), classes, rounded
+    pictures = gathered.images(
+        range(len(labels)), lambda index: item(index)[0], lambda index: f"{where}, item {index}"
+    )
+    return ImageSet(pictures, np.array(labels, np.int64)), classes, rounded
 
 
 def _bytes(image: NDArray[Any], place: str) -> tuple[NDArray[np.uint8], int]:

@@ -21,6 +21,7 @@ from purpleteam.core.progress import SILENT, Progress
 from purpleteam.core.records import Measurement
 from purpleteam.core.statistics import Estimate, Rate, Value, paired_difference
 from purpleteam.data.images import ImageSet
+from purpleteam.data.streamed import chunks
 from purpleteam.defences.detection.metrics import defence_effectiveness
 from purpleteam.defences.repair import Loop, Repair, Repairing, free_copy
 from purpleteam.models.inference import Classifier, correct, logits
@@ -40,7 +41,10 @@ def transfer_accuracy(
     `clean` are what the adversarial ones were made from: their true distance is recorded.
     """
     right = correct(model, adversarial)
-    moved = np.abs(adversarial.images.astype(np.int16) - clean.images.astype(np.int16))
+    largest, over = 0, 0
+    for place, part in chunks(clean.images):
+        moved = np.abs(adversarial.images[place].astype(np.int16) - part)
+        largest, over = max(largest, int(moved.max())), over + int((moved > 127).sum())
     return Measurement(
         name="transfer_accuracy",
         value=Rate.of(int(right.sum()), len(adversarial)),
@@ -48,8 +52,8 @@ def transfer_accuracy(
         how={"knowledge": "transfer"} | how,
         detail={
             "images": adversarial.digest,
-            "largest_linf": float(moved.max() / 255),
-            "share_moved_over_half": float((moved > 127).mean()),
+            "largest_linf": largest / 255,
+            "share_moved_over_half": over / clean.images.size,
         },
     )
 
@@ -182,7 +186,7 @@ def repoison(
     rates = {}
     for count in sorted(set(counts)):
         mixed = ImageSet(
-            np.concatenate([clean.images, poisons.images[:count]]),
+            np.concatenate([clean.images[:], poisons.images[:count]]),
             np.concatenate([clean.labels, poisons.labels[:count]]),
         )
         net, title = free_copy(model, device, clean), f"re-poison with {count}"

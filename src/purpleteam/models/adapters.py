@@ -16,10 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from purpleteam.core.arrays import Pixels
 from purpleteam.core.config import number, parse_part
 from purpleteam.core.digest import canonical_json
 from purpleteam.core.errors import ModelError, UsageError, unknown
+from purpleteam.data.streamed import Images
 from purpleteam.models.devices import device_of, forked, frozen, to_batch
 from purpleteam.models.guard import Classifier
 
@@ -158,7 +158,7 @@ GREY = tuple(
 )
 
 
-def scored(model: Classifier, images: Pixels, classes: int) -> tuple[Classifier, str]:
+def scored(model: Classifier, images: Images, classes: int) -> tuple[Classifier, str]:
     """Return a model that answers with scores of its classes, if it can, and where they were."""
     if not getattr(model, "differentiable", True):  # each question may cost something
         return model, ""

@@ -24,6 +24,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from purpleteam.core.arrays import Floats, Ints
 from purpleteam.core.errors import PurpleError
 from purpleteam.data.images import ImageSet
+from purpleteam.data.streamed import each
 from purpleteam.models.adapters import GREY, NORMALISATIONS, Normalisation, Normalised
 from purpleteam.models.black_box import ObjectClassifier, ObjectNet, OnnxFile, distributions
 from purpleteam.models.devices import device_of, frozen, to_batch
@@ -303,8 +304,11 @@ def _candidates(images: ImageSet) -> list[Normalisation]:
     channels = images.images.shape[3]
     layers = [layer for layer in NORMALISATIONS.values() if len(layer.mean) in (1, channels)]
     layers += GREY if channels == 1 else ()
-    pixels = _spread(images, FINEST).images.reshape(-1, channels) / 255
-    mean, std = pixels.mean(0), pixels.std(0)
+    pixels = _spread(images, FINEST).images[:].reshape(-1, channels)
+    counts = np.stack([np.bincount(of, minlength=256) for of in pixels.T]) / len(pixels)
+    values = np.arange(256) / 255  # of which there are as many as counted, (C, 256)
+    mean = counts @ values
+    std = np.sqrt((counts * (values - mean[:, None]) ** 2).sum(1))
     if (std > 0.001).all():
         texts = ("/".join(f"{value:.4f}" for value in values) for values in (mean, std))
         layers.append(Normalisation.parse("mean={},std={}".format(*texts)))
@@ -315,7 +319,7 @@ def _flipped(module: nn.Module, images: ImageSet, now: InputFit, alone: bool) ->
     """Return a note where colours fit far better as blue, green, red; `alone` tries all inputs."""
     if images.images.shape[3] != 3:
         return ()
-    flipped = ImageSet(images.images[..., ::-1], images.labels)
+    flipped = ImageSet(each(images.images, lambda part: part[..., ::-1]), images.labels)
     layers = [now.layer, *(_candidates(images) if alone else ())]
     # for the channels in the other order: as if these were flipped behind it
     turned = [

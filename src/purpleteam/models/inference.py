@@ -9,20 +9,21 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from scipy.special import log_softmax
 from torch import Tensor, nn
 
-from purpleteam.core.arrays import Bools, Floats, Pixels, Singles
+from purpleteam.core.arrays import Bools, Floats, Ints, Singles
 from purpleteam.core.errors import ModelError, UsageError
 from purpleteam.core.records import Measurement
 from purpleteam.core.statistics import CONFIDENCE, Counts, Estimate, Rate, fraction_interval, mean
 from purpleteam.data.images import ImageSet, check_is_set
+from purpleteam.data.streamed import Images, Streamed
 from purpleteam.models import devices
 from purpleteam.models.adapters import scored
 from purpleteam.models.guard import Classifier as Classifier
@@ -43,7 +44,10 @@ HALVINGS = 22  # of the range, to find where a flat end begins
 INWARD = 1e-6  # how far inside the range a gradient is taken of a net that has none at its ends
 
 
-def logits(model: Classifier, images: Pixels, *, batch_size: int = CACHE_BATCH) -> Singles:
+T = TypeVar("T")
+
+
+def logits(model: Classifier, images: Images, *, batch_size: int = CACHE_BATCH) -> Singles:
     """Return float32 logits (N, classes) for uint8 images (N, H, W, C).
 
     A model behind an app may refuse an image, which is then a row of NaN. Of a model that answers
@@ -54,7 +58,15 @@ def logits(model: Classifier, images: Pixels, *, batch_size: int = CACHE_BATCH) 
         ModelError: the model does not take such images, or does not return one row of finite
             numbers for each.
     """
-    if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.ndim != 4:
+    return np.concatenate(_answers(model, images, batch_size, lambda scores, _: scores))
+
+
+def _answers(
+    model: Classifier, images: Images, batch_size: int, then: Callable[[Singles, slice], T]
+) -> list[T]:
+    """Return what `then` makes of the logits of each batch; all of them might be too many."""
+    numeric = isinstance(images, np.ndarray | Streamed) and images.dtype == np.uint8
+    if not numeric or images.ndim != 4:
         # floats in [0, 1] would be divided by 255 and answered
         kind = getattr(images, "dtype", None)
         came = type(images).__name__ if kind is None else f"{kind} {tuple(images.shape)}"
@@ -62,7 +74,7 @@ def logits(model: Classifier, images: Pixels, *, batch_size: int = CACHE_BATCH) 
     if batch_size < 1:
         raise UsageError(f"batch_size must be at least 1, not {batch_size}")
     device = devices.device_of(model)
-    rows: list[Singles] = []
+    made: list[T] = []
     with devices.frozen(model) as net, torch.no_grad(), devices.forked(device):
         draws, may_refuse = 1, not net.differentiable
         for start in range(0, len(images), batch_size):
@@ -77,10 +89,10 @@ def logits(model: Classifier, images: Pixels, *, batch_size: int = CACHE_BATCH) 
             answered = answer[~answer.isnan().all(1)] if may_refuse else answer
             if not torch.isfinite(answered).all():
                 raise ModelError("the model returned NaN or infinite logits")
-            rows.append(answer.cpu().numpy())
-    if not rows:
+            made.append(then(answer.cpu().numpy(), slice(start, start + batch_size)))
+    if not made:
         raise ModelError("there is no image to ask the model about")
-    return np.concatenate(rows)
+    return made
 
 
 def is_random(net: Classifier, x: Tensor) -> bool:
@@ -98,9 +110,12 @@ def is_random(net: Classifier, x: Tensor) -> bool:
 
 def correct(model: Classifier, images: ImageSet, *, batch_size: int = CACHE_BATCH) -> Bools:
     """Return for each image whether the model's label is the true one; a refusal is none."""
-    scores = logits(model, images.images, batch_size=batch_size)
-    refused = np.isnan(scores).any(1)
-    return np.asarray((scores.argmax(1) == images.labels) & ~refused)
+
+    def right(scores: Singles, place: slice) -> Bools:
+        refused = np.isnan(scores).any(1)
+        return np.asarray((scores.argmax(1) == images.labels[place]) & ~refused)
+
+    return np.concatenate(_answers(model, images.images, batch_size, right))
 
 
 @dataclass(frozen=True, eq=False)
@@ -300,14 +315,25 @@ def evaluate(
     """
     check_is_set(images)
     model, _ = scored(model, images.images, classes)
-    scores = logits(model, images.images, batch_size=batch_size)
-    if scores.shape[1] != classes:
-        raise ModelError(f"the model scores {scores.shape[1]} classes, the images have {classes}")
-    if not 0 <= images.labels.min() <= images.labels.max() < classes:
-        raise ModelError(
-            f"labels reach from {images.labels.min()} to {images.labels.max()}; "
-            f"wanted: 0 to {classes - 1}, one for each of the {classes} scores of the model"
-        )
+
+    def judged(scores: Singles, place: slice) -> tuple[Bools, Ints, Floats, Floats]:
+        """Return for each image: is there an answer, which, its loss, how sure it is."""
+        if scores.shape[1] != classes:
+            told = f"the model scores {scores.shape[1]} classes"
+            raise ModelError(f"{told}, the images have {classes}")
+        if not 0 <= (low := images.labels.min()) <= (high := images.labels.max()) < classes:
+            wanted = f"0 to {classes - 1}, one for each of the {classes} scores of the model"
+            raise ModelError(f"labels reach from {low} to {high}; wanted: {wanted}")
+        labels = images.labels[place]
+        chances = log_softmax(scores.astype(np.float64), axis=1)
+        losses = -chances[np.arange(len(labels)), labels]
+        answered = np.asarray(~np.isnan(scores).any(1))
+        return answered, scores.argmax(1), losses, np.exp(chances.max(1))
+
+    parts = zip(*_answers(model, images.images, batch_size, judged), strict=True)
+    answered, read, losses, confidence = map(np.concatenate, parts)
+    if not answered.any():
+        raise ModelError(f"the model gave no label to any of {len(images)} images")
     batch, seconds = devices.to_batch(images.images[:batch_size], devices.device_of(model)), []
     with devices.frozen(model) as net, torch.no_grad(), devices.forked(batch.device):
         net(batch)  # warm-up
@@ -315,16 +341,10 @@ def evaluate(
             started = time.perf_counter()
             net(batch)
             seconds.append((time.perf_counter() - started) / len(batch))
-    answered = ~np.isnan(scores).any(1)
-    if not answered.any():
-        raise ModelError(f"the model gave no label to any of {len(images)} images")
-    right = (scores.argmax(1) == images.labels) & answered
-    scores, labels = scores[answered].astype(np.float64), images.labels[answered]
-    log_probabilities = log_softmax(scores, axis=1)
-    losses = -log_probabilities[np.arange(len(labels)), labels]
-    confidence = np.exp(log_probabilities.max(1))
+    right = (read == images.labels) & answered
+    labels, losses, confidence = images.labels[answered], losses[answered], confidence[answered]
     table = np.zeros((classes, classes), np.int64)
-    np.add.at(table, (labels, scores.argmax(1)), 1)
+    np.add.at(table, (labels, read[answered]), 1)
     counts = np.stack([np.diagonal(table), table.sum(0), table.sum(1)], 1).tolist()
     return Evaluation(
         clean_accuracy=Rate.of(int(right.sum()), len(images)),

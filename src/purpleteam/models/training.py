@@ -22,6 +22,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn, get_swa_multi_avg_fn, up
 from purpleteam.core.digest import canonical_json
 from purpleteam.core.progress import SILENT, Progress
 from purpleteam.data.images import ImageSet
+from purpleteam.data.streamed import Streamed
 from purpleteam.models.devices import channels_first, fast_autocast, lay_out, to_batch
 from purpleteam.models.guard import Guarded, guarded, switched
 from purpleteam.models.inference import correct
@@ -122,9 +123,7 @@ def train(
     device = device or torch.device("cpu")
     asked = guarded(module.to(device))
     lay_out(module, to_batch(images.images[:2], device))
-    pixels, labels = (
-        torch.from_numpy(np.array(part)).to(device) for part in (images.images, images.labels)
-    )
+    pixels, labels = _rows_of(images, device), torch.from_numpy(np.array(images.labels)).to(device)
     optimizer = torch.optim.AdamW(
         module.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
     )
@@ -161,7 +160,7 @@ def train(
                     for group in optimizer.param_groups:
                         group["lr"] = recipe.rate(done)
                     chosen = order[step * recipe.batch_size : (step + 1) * recipe.batch_size]
-                    x = channels_first(pixels[chosen].float() / 255)  # (B, C, H, W)
+                    x = channels_first(pixels(chosen).float() / 255)  # (B, C, H, W)
                     x = AUGMENTATIONS[recipe.augmentation](x, rng)
                     y = labels[chosen]
                     with fast_autocast(device) if recipe.precision == "fast" else nullcontext():
@@ -182,7 +181,7 @@ def train(
                 state.average()
             # In the order of this epoch, as a sorted set would give batches of one class each.
             batches = order.tensor_split(-(-len(images) // STATISTICS_BATCH))
-            shown = (channels_first(pixels[chosen].float() / 255) for chosen in batches)
+            shown = (channels_first(pixels(chosen).float() / 255) for chosen in batches)
             with state.as_kept(asked, shown):
                 if validate is None:
                     found = Validation(
@@ -203,6 +202,15 @@ def train(
     module.load_state_dict(state.best)
     switched(module)
     return Training(module, tuple(state.history), time.perf_counter() - started, recipe.keep)
+
+
+def _rows_of(images: ImageSet, device: torch.device) -> Callable[[Tensor], Tensor]:
+    """Return what reads images (B, H, W, C) by their places: from the device, where they fit."""
+    pixels = images.images
+    if isinstance(pixels, Streamed):
+        return lambda rows: torch.from_numpy(pixels[rows.cpu().numpy()]).to(device)
+    whole = torch.from_numpy(np.array(pixels)).to(device)
+    return whole.__getitem__
 
 
 @dataclass

@@ -12,21 +12,20 @@ import torch
 
 from purpleteam.attacks.evaluate import evaluate
 from purpleteam.attacks.evasion.apgd import APGDCE
-from purpleteam.certify.ball import FALSIFIED, VERIFIED, BallCertificate, Stage
+from purpleteam.certify.ball import FALSIFIED, SHOWN, VERIFIED, BallCertificate, Stage
 from purpleteam.certify.cascade import certify_ball
 from purpleteam.certify.network import network_of
 from purpleteam.certify.onnx_writer import write_onnx
 from purpleteam.core.errors import Refused, UsageError
 from purpleteam.core.records import Measurement, Record
-from purpleteam.models.black_box import BlackBox, session_of
-from purpleteam.models.devices import to_batch
+from purpleteam.data.images import ImageSet
+from purpleteam.models.black_box import session_of
 from purpleteam.verbs._pictures import Picture, as_picture, gallery, signed_picture
 from purpleteam.verbs._subject import Subject
 from purpleteam.verbs.result import Result, percent, table
 
 EPSILONS = (0.1,)  # where none is named
 ATTACKED = 100  # verified images that are attacked, as a check of the bounds themselves
-SHOWN = 6  # counterexamples that a run shows
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -70,7 +69,11 @@ def ball(
     certificates: dict[float, BallCertificate] = {}
     known = None
     onnx = write_onnx(network_of(loaded.module, subject.shape).to(torch.float32))
-    session, clean = session_of("net.onnx", onnx), to_batch(images.images).numpy()
+    session = session_of("net.onnx", onnx)
+
+    def confirm(proved: BallCertificate, part: ImageSet) -> BallCertificate:
+        return proved.replayed(session, part)
+
     for epsilon in sorted(set(epsilons or EPSILONS), reverse=True):
         known = certify_ball(
             loaded.module,
@@ -81,9 +84,9 @@ def ball(
             known=known,
             seed=subject.seed,
             device=subject.device,
+            confirm=confirm,
             progress=subject.progress,
         )
-        known = known.replayed(session, clean, images.labels)
         certificates[epsilon] = known
     certificates = dict(sorted(certificates.items()))
     attacked = _attacked(subject, certificates[max(certificates)])
@@ -141,7 +144,8 @@ def _attacked(subject: Subject, proved: BallCertificate) -> int:
     """Attack verified images; Refused where one is broken, since then the bounds are wrong."""
     rows = np.flatnonzero(proved.verdicts == VERIFIED)[:ATTACKED]
     net = subject.loaded.module
-    if len(rows) == 0 or proved.epsilon == 0 or isinstance(net, BlackBox):
+    differentiable = getattr(net, "differentiable", True)
+    if len(rows) == 0 or proved.epsilon == 0 or not differentiable:
         return 0
     attack = APGDCE(epsilon=proved.epsilon, steps=20).inside_box()
     result = evaluate(
@@ -199,11 +203,11 @@ def _counterexamples(subject: Subject, proved: BallCertificate, made_by: str) ->
 
     run = subject.run
     moved = (proved.verdicts == FALSIFIED) & (proved.decided_by != "clean")
-    rows = np.flatnonzero(moved)[:SHOWN]
+    rows = [row for row in np.flatnonzero(moved).tolist() if row in proved.counterexamples][:SHOWN]
     if run is None or len(rows) == 0:
         return []
     names = subject.dataset.classes
-    x_adv = np.stack([proved.counterexamples[int(row)].transpose(1, 2, 0) for row in rows])
+    x_adv = np.stack([proved.counterexamples[row].transpose(1, 2, 0) for row in rows])
     read = logits(subject.loaded.module, as_picture(x_adv)).argmax(1)
     images, pictures = subject.images.take(rows), list[Picture]()
     for place, (clean, label) in enumerate(zip(images.images, images.labels, strict=True)):

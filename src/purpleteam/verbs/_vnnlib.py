@@ -26,7 +26,7 @@ def write(subject: Subject, folder: Path, epsilon: float) -> dict[str, Any]:
     if any(folder_to_write(folder).iterdir()):
         raise UsageError(f"--vnnlib {str(folder)!r} is not empty: name a new folder")
     net = write_onnx(network_of(module, subject.shape))
-    session, x = session_of("net.onnx", net), to_batch(images.images).numpy()[:, None]
+    session, x = session_of("net.onnx", net), to_batch(images.images[:]).numpy()[:, None]
     scores = np.concatenate([session.run(None, {"images": one})[0] for one in x])
     expected = logits(module, images.images)
     # Properties compare scores: what is added to all of them, as by a last softmax, is nothing.

@@ -153,14 +153,16 @@ def attack(
     loaded, chosen, seed = subject.loaded, subject.images, subject.seed
     usual, why = ("", []) if asked else usual_attack(subject, len(radii or [0]))
     ladders = ladders_of(asked or [usual], radii, norm, subject.shape[0])
-    journal = _journal(subject, list(ladders.values()), batch_size)
+    # of a set that does not fit in memory: what the checks look at, or all that was asked for
+    kept = len(chosen) if as_bytes or target is not None else checked
+    journal = _journal(subject, list(ladders.values()), batch_size, kept)
     notes = [*subject.notes, *why]
     if journal.batches:
         notes.append(f"went on where it was stopped: {journal.batches} batches were done")
     widest = ladders[max(ladders)]
     fit_on, progress = subject.dataset.validation, subject.progress
     how: dict[str, Any] = {"seed": seed, "batch_size": batch_size, "fit_on": fit_on}
-    how |= {"journal": journal, "progress": progress}
+    how |= {"kept": kept, "journal": journal, "progress": progress}
     points = curve(loaded.module, chosen, widest, list(ladders), **how)
     evaluations = list(points.values())
     sound = soundness_of(loaded.module, chosen, widest, evaluations, seed=seed, looked_at=checked)
@@ -226,7 +228,9 @@ def attack(
     )
 
 
-def _journal(subject: Subject, ladders: list[list[EvasionAttack]], batch_size: int) -> Journal:
+def _journal(
+    subject: Subject, ladders: list[list[EvasionAttack]], batch_size: int, kept: int
+) -> Journal:
     """Return where this very evaluation keeps its finished batches until it is done."""
     import torch
 
@@ -254,6 +258,7 @@ def _journal(subject: Subject, ladders: list[list[EvasionAttack]], batch_size: i
         ],
         "seed": subject.seed,
         "batch_size": batch_size,
+        "kept": kept,
     }
     of_a_run = run is not None and "verb" not in run.info["asked"]
     return Journal.of(facts, run.path / "under-way" if run is not None and of_a_run else None)
@@ -287,8 +292,9 @@ def _broken(
     from purpleteam.models.inference import logits
     from purpleteam.verbs._pictures import Picture, as_picture, gallery, signed_picture
 
-    rows = np.flatnonzero(evaluation.broken_by >= 0)[:SHOWN]
-    images, x_adv = subject.images.take(rows), evaluation.x_adv[rows]
+    kept = evaluation.kept
+    rows = kept[evaluation.broken_by[kept] >= 0][:SHOWN]
+    images, x_adv = subject.images.take(rows), np.asarray(evaluation.x_adv[rows])
     last, names = evaluation.attacks[-1], subject.dataset.classes
     read = logits(subject.loaded.module, as_picture(x_adv)).argmax(1) if len(rows) else rows
     pictures: list[Picture] = []
@@ -308,4 +314,5 @@ def _broken(
     )
     none = f"No attack broke an image: {standing} of {of} stand."
     none = none if standing else f"The model reads none of the {of} images rightly."
+    none = none if len(kept) == of else f"Of the {len(kept)} that are kept no image was broken."
     return gallery(run, "evasion", title, pictures, none=none, made_by=made_by)

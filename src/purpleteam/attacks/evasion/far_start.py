@@ -47,7 +47,7 @@ class FarStart(GradientAttack):
         rows = np.unique(np.linspace(0, len(images) - 1, POOL).round().astype(np.int64))
         known = images.take(rows)
         known = known.take(np.flatnonzero(correct(model, known)))
-        x = to_batch(known.images, device_of(model))
+        x = to_batch(known.images[:], device_of(model))
         return self._with(others=(x, torch.from_numpy(known.labels.copy()).to(x.device)))
 
     def perturb(self, driver: Driver, x: Tensor, noise: Noise) -> Tensor:

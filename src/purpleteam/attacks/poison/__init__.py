@@ -32,6 +32,7 @@ from purpleteam.core.errors import UsageError
 from purpleteam.core.progress import SILENT, Progress
 from purpleteam.core.registry import Registry, check_ranges, part_of
 from purpleteam.data.images import ImageSet
+from purpleteam.data.streamed import changed
 from purpleteam.models.loading import build
 from purpleteam.models.recipes import RECIPES
 from purpleteam.models.training import Objective, cross_entropy, train
@@ -180,12 +181,12 @@ class PoisonAttack:
         """
         chosen, cover = self._choose(clean, seed)
         context = Context(clean, seed, model, validation, progress)
-        images, labels = clean.images.copy(), clean.labels.copy()
+        labels = clean.labels.copy()
         try:
-            images[chosen] = self.craft(context, chosen)
+            images = changed(clean.images, chosen, self.craft(context, chosen))
             facts = dict(context.facts)  # of the poisons, not of their cover
             if len(cover):
-                images[cover] = self.cover_images(context, cover)
+                images = changed(images, cover, self.cover_images(context, cover))
         except ValueError as error:
             raise UsageError(str(error)) from None
         labels[chosen] = self.new_labels(context, chosen)

@@ -18,6 +18,7 @@ from purpleteam.core.errors import DataError, UsageError
 from purpleteam.core.records import Measurement, plain
 from purpleteam.core.statistics import Estimate, Rate, paired_difference
 from purpleteam.data.images import ImageSet
+from purpleteam.data.streamed import each
 from purpleteam.models.inference import Classifier, logits
 
 COMMON_TRIGGERS = tuple(
@@ -73,13 +74,13 @@ def evaluate_backdoor(
     `clean_model`, trained without poison, gives the base rate.
     """
     meant, others = poison.shown_on(test), test.labels != poison.target_label
-    stamped = poison.triggered(test.images)
-    labels = logits(model, stamped).argmax(1)
+    stamped = ImageSet(each(test.images, poison.triggered), test.labels)
+    labels = logits(model, stamped.images).argmax(1)
     hits, right = np.asarray(labels == poison.target_label), labels == test.labels
     clean_correct = np.asarray(logits(model, test.images).argmax(1) == test.labels)
     base_rate = above = None
     if clean_model is not None:
-        base = logits(clean_model, stamped[meant]).argmax(1) == poison.target_label
+        base = logits(clean_model, stamped.take(meant).images).argmax(1) == poison.target_label
         base_rate = _share(base)
         above = paired_difference(base.tolist(), hits[meant].tolist())
     per_source = {int(k): _share(hits[test.labels == k]) for k in np.unique(test.labels[others])}
@@ -151,7 +152,7 @@ def sweep(model: Classifier, test: ImageSet, subject: Mapping[str, Any]) -> Meas
         raise UsageError("no test image is right without a trigger: there is nothing to take over")
     worst, how = Rate.of(0, len(right)), dict[str, Any]()
     for trigger in COMMON_TRIGGERS:
-        labels = logits(model, trigger.stamp(right.images)).argmax(1)
+        labels = logits(model, each(right.images, trigger.stamp)).argmax(1)
         for target in np.unique(test.labels):
             others = right.labels != target
             if not others.any():

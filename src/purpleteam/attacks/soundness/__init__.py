@@ -74,7 +74,7 @@ def soundness_of(
     seed gives the same verdict; a model that draws random numbers draws them from torch's generator
     as the seed sets it, and the caller's is left where it was.
     """
-    if not all(evaluation.clean_correct.any() for evaluation in evaluations):
+    if not all(one.clean_correct[one.kept].any() for one in evaluations):
         reason = "no image is right when clean: there is nothing to attack"
         return Soundness(verdict="not_established", reasons=(reason,))
     device, measured, doubts = device_of(model), dict[str, Any](), list[Doubt]()

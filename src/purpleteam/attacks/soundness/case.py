@@ -21,13 +21,14 @@ from purpleteam.attacks.evasion import EvasionAttack
 from purpleteam.attacks.evasion.far_start import FarStart
 from purpleteam.attacks.evasion.ladder import Ladder
 from purpleteam.attacks.evasion.square import Square
+from purpleteam.attacks.examples import KEPT, spread
 from purpleteam.attacks.norms import NORMS, Noise, distance, project, steepest
 from purpleteam.attacks.outcomes import Breaks, RobustEvaluation
 from purpleteam.data.images import ImageSet
 from purpleteam.models.devices import channels_first, device_of, to_batch
 from purpleteam.models.inference import Classifier, Nets
 
-LOOKED_AT = 500  # images whose part that still stands is attacked anew: 10 of them are 2 points
+LOOKED_AT = KEPT  # images whose part that still stands is attacked anew: 10 of them are 2 points
 PROBED = 100  # of these, those on which the gradients are looked at: enough to see 1 in 20
 CALLS = 5  # of the model on the same images, to see whether it is random; as in AutoAttack
 HANDFUL = 5  # images among which a single one already counts
@@ -88,10 +89,11 @@ class Case:
         self.final = (contested or evaluations)[-1]
         self.norm, self.epsilon = attacks[-1].norm, self.final.attacks[-1].epsilon
         self.bounded = NORMS[self.norm].bounded
-        self.looked_at = spread(np.arange(len(images)), most)
+        kept = self.final.kept  # of the others there is no example to look at
+        self.looked_at = spread(kept, most)
         self.standing = self.looked_at[self.final.robust[self.looked_at]]
         self.sampled = spread(self.standing, PROBED)
-        self.probed = spread(np.flatnonzero(self.final.clean_correct), PROBED)
+        self.probed = spread(kept[self.final.clean_correct[kept]], PROBED)
         self.nets = Nets.of(model, self.at(np.arange(min(4, len(images))))[0])
         self.differentiable = self.nets.differentiable
         self.rungs = [rung for attack in attacks for rung in attack.rungs(self.nets)]
@@ -311,12 +313,6 @@ def _batch_size(x: Tensor) -> int:
 def _differ(first: Tensor, again: Tensor) -> bool:
     first, again = torch.nan_to_num(first), torch.nan_to_num(again)
     return bool((first - again).abs().amax() > SAME * (first.amax() - first.amin()))
-
-
-def spread(rows: NDArray[np.int64], count: int) -> NDArray[np.int64]:
-    """Return at most `count` rows, at even distances: sets are often sorted by class."""
-    places = np.linspace(0, len(rows) - 1, min(count, len(rows))).round().astype(np.int64)
-    return np.asarray(rows[places])
 
 
 def more_than(share: float, count: int, images: int) -> bool:

@@ -18,9 +18,11 @@ from torch.overrides import TorchFunctionMode
 
 from purpleteam.attacks.driver import cross_entropy, margin
 from purpleteam.attacks.evasion.far_start import FarStart
+from purpleteam.attacks.examples import as_floats, picked, spread
 from purpleteam.attacks.norms import NORMS, distance, project, steepest, uniform_start
-from purpleteam.attacks.soundness.case import PROBED, Case, Direction, Doubt, more_than, spread
+from purpleteam.attacks.soundness.case import PROBED, Case, Direction, Doubt, more_than
 from purpleteam.attacks.wrappers import Averaged
+from purpleteam.data.streamed import chunks
 
 FEW_STEPS = 10  # fewer gradient steps are no strong attack
 ADDS_UP = 1e-3  # by how much probabilities may miss 1 in sum: what half precision leaves
@@ -307,29 +309,36 @@ def ladder_is_strong(case: Case) -> Seen:
 def candidates_are_feasible(case: Case) -> Seen:
     """Inside ball and range in float64, and no NaN."""
     worst = 0.0
-    x = torch.from_numpy(case.images.images / np.float32(255))
+    clean = as_floats(case.images)
     for evaluation in case.evaluations:
-        x_adv = torch.from_numpy(evaluation.x_adv)
-        if not torch.isfinite(x_adv).all():
-            yield void("an adversarial example holds NaN or infinity", "too_low")
-            continue
-        beyond = torch.maximum(-x_adv, x_adv - 1).amax().double()
-        if case.bounded:
-            outside = distance(x_adv, x, case.norm) - evaluation.attacks[-1].epsilon
-            beyond = torch.maximum(beyond, outside.amax())
-        worst = max(worst, float(beyond))
+        kept, found = evaluation.kept, -np.inf
+        for place, part in chunks(picked(evaluation.x_adv, kept)):
+            x_adv, x = torch.from_numpy(part), torch.from_numpy(clean[kept[place]])
+            if not torch.isfinite(x_adv).all():
+                yield void("an adversarial example holds NaN or infinity", "too_low")
+                found = -np.inf
+                break
+            beyond = torch.maximum(-x_adv, x_adv - 1).amax().double()
+            if case.bounded:
+                outside = distance(x_adv, x, case.norm) - evaluation.attacks[-1].epsilon
+                beyond = torch.maximum(beyond, outside.amax())
+            found = max(found, float(beyond))
+        worst = max(worst, found)
     yield {"beyond_ball_or_range": worst}
     # how far rounding every value of an image can move it, in units of one value
     norm = NORMS[case.norm]
-    values = norm.whole_cube(x[0].numel()) if norm.convex else 1.0
+    values = norm.whole_cube(clean[0].size) if norm.convex else 1.0
     if worst > ROUNDING + ULP * values:
         yield void(f"an adversarial example leaves its ball or range by {worst:.2g}", "too_low")
 
 
 def candidates_do_as_counted(case: Case) -> Seen:
     """The model errs on each example that was counted, and on no other candidate."""
-    attacked, images = np.flatnonzero(case.final.clean_correct), len(case.images)
-    x_adv, (_, y) = torch.nan_to_num(case.candidates(attacked)), case.at(attacked)
+    kept = case.final.kept
+    attacked, images = kept[case.final.clean_correct[kept]], len(kept)
+    y = torch.from_numpy(case.images.labels[attacked])
+    x_adv = torch.nan_to_num(case.candidates(attacked))
+    y = y.to(x_adv.device)
     scores = case.scores(x_adv)
     ahead = margin(scores, y).cpu().numpy()
     tie = TIE * float(scores.amax() - scores.amin())

@@ -58,7 +58,7 @@ class Learner(ABC):
     def lesson(self, part: ImageSet, classes: int) -> tuple[Tensor, Tensor, Tensor]:
         """Return the features of images as they are and turned, the labels, and their counts."""
         turns = (0.0, self.turn, -self.turn) if self.turn else (0.0,)
-        images, labels = to_batch(part.images), torch.tensor(part.labels)
+        images, labels = to_batch(part.images[:]), torch.tensor(part.labels)
         features = torch.cat([edge_pairs(images, turn) for turn in turns])
         counts = torch.bincount(labels, minlength=classes).float()
         return features, labels.repeat(len(turns)), counts

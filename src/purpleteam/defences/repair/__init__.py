@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from purpleteam.core.arrays import Ints
-from purpleteam.core.errors import UsageError
+from purpleteam.core.errors import ModelError, UsageError
 from purpleteam.core.progress import SILENT, Progress
 from purpleteam.core.registry import Registry, check_ranges, part_of
 from purpleteam.data.images import ImageSet
@@ -132,6 +132,8 @@ REPAIRS: Registry[type[Repair]] = Registry("repair")
 def free_copy(model: nn.Module, device: torch.device | None, images: ImageSet | None) -> nn.Module:
     """Return a copy in eval mode that may be changed, laid out for speed on such `images`."""
     net = switched(copy.deepcopy(model)).requires_grad_(True)
+    if next(net.parameters(), None) is None:
+        raise ModelError("the model holds no weights to change: give a stored model or a factory")
     net.to(device or torch.device("cpu"))
     if images is not None:
         lay_out(net, to_batch(images.images[:2]))
@@ -170,7 +172,7 @@ def mean_score(
             for start in range(0, len(images), 100):
                 part = images.part(start, start + 100)
                 y = torch.from_numpy(part.labels.copy()).to(device)
-                total += float(loss(net, to_batch(part.images, device), y)) * len(part)
+                total += float(loss(net, to_batch(part.images[:], device), y)) * len(part)
         return total / len(images)
 
     return score

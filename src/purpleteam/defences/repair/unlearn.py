@@ -78,7 +78,7 @@ class Unlearn(tuning.Tuning):
         trusted, target = work.trusted, work.target_label
         if trusted is None or target is None:
             return None
-        x = to_batch(trusted.images, device_of(net))
+        x = to_batch(trusted.images[:], device_of(net))
         classes = answers(net, x[:1]).shape[1]
         looking = Scanning(
             model=net, images=x, labels=trusted.labels, classes=classes, seed=work.seed

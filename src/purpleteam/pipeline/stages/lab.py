@@ -19,6 +19,7 @@ from purpleteam.core.records import Artefact, Measurement, Note, Record, notes_o
 from purpleteam.core.schema import MODEL_SCAN, NO_REPAIR, TRAINING_SET_SCAN
 from purpleteam.core.statistics import Rate
 from purpleteam.data.images import ImageSet
+from purpleteam.data.streamed import each
 from purpleteam.defences.detection.recovered import RecoveredTrigger
 from purpleteam.defences.evaluate import evaluate_repair, repoison
 from purpleteam.defences.repair import REPAIRS, Repair
@@ -237,9 +238,9 @@ def _again(
     labels = np.full(len(chosen), poison.target_label, np.int64)
     rates = repoison(
         model.module,
-        ImageSet(poison.triggered(chosen.images), labels),
+        ImageSet(each(chosen.images, poison.triggered), labels),
         run.trusted,
-        ImageSet(poison.triggered(meant.images), meant.labels),
+        ImageSet(each(meant.images, poison.triggered), meant.labels),
         target_label=poison.target_label,
         counts=counts,
         seed=trial.seed,

@@ -120,8 +120,8 @@ def redrawn(run: Run, test: ImageSet, case: RedrawCase) -> Iterator[NDArray[np.u
     """Yield each digit as it is drawn on a canvas."""
     offsets = case.offsets(len(test), seed=run.config.seed)
     with run.progress.task(f"redraw: {case.name}", len(test)) as task:
-        for digit, (x, y) in zip(test.images[:, :, :, 0], offsets, strict=True):
-            yield redraw(digit, size=case.size, offset_x=int(x), offset_y=int(y))
+        for digit, (x, y) in zip(test.images, offsets, strict=True):
+            yield redraw(digit[:, :, 0], size=case.size, offset_x=int(x), offset_y=int(y))
             task.advance(1)
 
 

@@ -152,7 +152,7 @@ def scan_model(
         limit = limit_of(false_alarm_rate, len(parts))
         scan = ModelScan(verdict="not_established", reasons=reasons, threshold=limit)
     else:
-        images = to_batch(trusted.images, device or device_of(model))
+        images = to_batch(trusted.images[:], device or device_of(model))
         own = copy.deepcopy(model).to(images.device)
         lay_out(own, images)  # in the order in memory in which convolutions and pools are fastest
         work = Scanning(model=own, images=images, labels=trusted.labels, classes=classes, seed=seed)

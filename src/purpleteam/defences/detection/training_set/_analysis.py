@@ -22,6 +22,7 @@ from purpleteam.core.errors import UsageError
 from purpleteam.core.progress import SILENT, Progress
 from purpleteam.core.registry import Registry
 from purpleteam.data.images import ImageSet
+from purpleteam.data.streamed import Images
 from purpleteam.defences.detection.training_set import _groups as search
 from purpleteam.models import build
 from purpleteam.models.devices import device_of, frozen, to_batch
@@ -273,7 +274,7 @@ def outside_leading(content: Ints, classes: int) -> float:
 
 
 def patch_features(
-    images: Pixels,
+    images: Images,
     *,
     filters: int = 96,
     side: int = 6,
@@ -286,8 +287,12 @@ def patch_features(
     side, rng = max(1, min(side, height // 2, width // 2)), np.random.default_rng(seed)
     picked = rng.integers(0, len(images), CUTS)
     rows, columns = rng.integers(0, (height - side + 1, width - side + 1), (CUTS, 2)).T
-    windows = np.lib.stride_tricks.sliding_window_view(images, (side, side), (1, 2))
-    patches = windows[picked, rows, columns].reshape(CUTS, -1) / 255.0  # by channel, row, column
+    cuts = []
+    for few in np.array_split(np.arange(CUTS), -(-CUTS // CACHE_BATCH)):
+        shown = images[picked[few]]
+        windows = np.lib.stride_tricks.sliding_window_view(shown, (side, side), (1, 2))
+        cuts.append(windows[np.arange(len(few)), rows[few], columns[few]])
+    patches = np.concatenate(cuts).reshape(CUTS, -1) / 255.0  # by channel, row, column
     inked = patches.std(1) > FLAT
     patches = patches[inked] if inked.sum() > filters else patches
     patches = patches - patches.mean(1, keepdims=True)
@@ -314,7 +319,7 @@ def patch_features(
     return np.asarray(centred / np.maximum(centred.std(0), 1e-6))
 
 
-def pixel_features(images: Pixels) -> Singles:
+def pixel_features(images: Images) -> Singles:
     """Return the pixels (N, d) in [0, 1] of uint8 images, shrunk to `MOST_PIXELS` at most."""
     height, width, channels = images.shape[1:]
     shrink = max(1.0, np.sqrt(height * width * channels / MOST_PIXELS))
@@ -326,7 +331,7 @@ def pixel_features(images: Pixels) -> Singles:
     return np.concatenate(rows)
 
 
-def penultimate(model: nn.Module, images: Pixels) -> Singles:
+def penultimate(model: nn.Module, images: Images) -> Singles:
     """Return the input (N, d) of the last dense layer for uint8 images (N, H, W, C)."""
     layers = [layer for layer in model.modules() if isinstance(layer, nn.Linear)]
     if not layers:

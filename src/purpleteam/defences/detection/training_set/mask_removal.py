@@ -48,5 +48,5 @@ def mask_removal(analysis: Analysis) -> Floats:
     scan = scan_model(model, trusted, classes=classes, seed=seed, device=device, progress=progress)
     if scan.trigger is None:
         return np.zeros(len(analysis.images))
-    fill = to_batch(trusted.images, device).median(0).values  # (C, H, W)
+    fill = to_batch(trusted.images[:], device).median(0).values  # (C, H, W)
     return mask_removal_scores(model, analysis.images, scan.trigger, fill)
