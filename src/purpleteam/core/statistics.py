@@ -83,7 +83,7 @@ class Counts:
 
     def to_json(self) -> dict[str, Any]:
         """Return the table with its total."""
-        return asdict(self) | {"value": [list(row) for row in self.value]}
+        return {**vars(self), "value": [list(row) for row in self.value]}
 
 
 Value = Rate | Estimate | Counts

@@ -166,7 +166,6 @@ def _drawn(
                 "images": count,
                 "seed": seed,
             },
-            "licence": "none needed",
         },
     )
 
