@@ -246,15 +246,13 @@ def _from_factory(
     if net is None or maite:
         return _boxed(made, reference, layer, digest, notes, shape)
     if digest is None:
-        again = read_in.tensors_of(build(reference, (0, 0, 0), 0, seed=1).state_dict())
-        own = read_in.tensors_of(net.state_dict())
-        same = own.keys() == again.keys()
-        if not same or not all(torch.equal(own[name], again[name]) for name in own):
+        digest = read_in.digest_of(net)
+        if digest != read_in.digest_of(build(reference, (0, 0, 0), 0, seed=1)):
             raise UsageError(
                 f"--model {reference} needs --weights FILE (.safetensors, .pt or .pth): the "
                 "factory sets other weights each time that it is called"
             )
-        digest, converted = read_in.digest_of(net), other_floats(net.state_dict())
+        converted = other_floats(net.state_dict())
         notes += (*read_in.as_float32(net), OWN_WEIGHTS)
     net = net if layer is None else layer.before(net)
     return LoadedModel(reference, digest, net, None, layer, converted or None, notes)
@@ -330,6 +328,8 @@ def opened(loaded: LoadedModel, images: ImageSet) -> LoadedModel:
     if not isinstance(box, black_box.ObjectClassifier):
         return loaded
     x = to_batch(images.images[:8], device_of(box))
+    with torch.no_grad():
+        guarded(box)(x)  # it may be anybody's code: what fails there is told in a line
     x = x if box.normalisation is None else box.normalisation(x)
     with torch.no_grad():
         scores = box.call(box.model, x)
