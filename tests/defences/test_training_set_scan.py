@@ -120,7 +120,7 @@ def test_too_little_is_neither_accused_nor_cleared(
 def test_images_of_another_kind_are_unlike_the_calibration(digits: Dataset) -> None:
     coloured = ImageSet(digits.train.images.repeat(3, axis=3), digits.train.labels)
     found = scan_training_set(coloured, classes=10)
-    assert found.reasons == ("unlike what this was calibrated on: 3 channels, 1",)
+    assert found.reasons == ("unlike what this was calibrated on: 3 channels a pixel, not 1",)
 
 
 def drawn(templates: int, seed: int = 0) -> ImageSet:

@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from purpleteam.core.records import Measurement, Record
 from purpleteam.verbs.options import Images, Measuring, Model
-from purpleteam.verbs.result import Result, percent, table
+from purpleteam.verbs.result import LISTED, Result, percent, table
 from purpleteam.verbs.verb import verb
 
 if TYPE_CHECKING:
     from purpleteam.models.inference import Evaluation
 
 SHOWN = ("clean_accuracy", "loss", "calibration_error")
-LISTED = 20  # most classes whose confusion matrix is printed
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Unpack
 from purpleteam.core.records import Measurement, Record
 from purpleteam.verbs.options import Arch, Beside, Epochs, Images, Model, whole_numbers
 from purpleteam.verbs.outputs import folder_to_write, write_answer
-from purpleteam.verbs.result import Result, percent, table
+from purpleteam.verbs.result import LISTED, Result, percent, table
 from purpleteam.verbs.trained import fit, part, train_and_store
 from purpleteam.verbs.verb import Option, verb
 
@@ -50,8 +50,12 @@ class Poisoned(Result):
         lines = table(shown)
         if "per_source" in values and values["shows"] == "trigger":
             lines += ["attack success rate by true class:"]
-            sources = values["per_source"].items()
-            lines += table([(f"  {label}", percent(rate)) for label, rate in sources])
+            sources = list(values["per_source"].items())
+            names = values["classes"]
+            shown = [(f"  {names[int(k)]}", percent(rate)) for k, rate in sources[:LISTED]]
+            lines += table(shown)
+            if (rest := len(sources) - LISTED) > 0:
+                lines += [f"  and {rest} more: in --json"]
         return lines
 
 
@@ -171,6 +175,7 @@ def _set(
         whose = clean.name
     backdoor = evaluate_backdoor(victim, data.test, plan, clean_model=clean.module)
     values |= {"model": str(trained.stored.weights), **backdoor.to_json()}
+    values["classes"] = list(data.classes)
     if plan.shown == "victim":
         for key, net in {"victim": victim, "victim_of_clean_model": clean.module}.items():
             values[key] = evaluate_victim(net, data.validation, made.manifest).to_json()

@@ -8,6 +8,8 @@ from typing import Any, ClassVar
 
 from purpleteam.core.records import Record
 
+LISTED = 20  # most classes that are printed one by one
+
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Result:

@@ -73,6 +73,6 @@ class Calibrated:
             f"{UNLIKE}: {width}x{height} pixels, sides of {low} to {high}": (
                 low <= min(height, width) <= max(height, width) <= high
             ),
-            f"{UNLIKE}: {channels} channels, {known}": channels in self.channels,
+            f"{UNLIKE}: {channels} channels a pixel, not {known}": channels in self.channels,
         }
         return tuple(reason for reason, holds in checks.items() if not holds)
