@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from purpleteam.core.errors import ModelError, PurpleError, UsageError, place_of
@@ -17,6 +18,7 @@ Classifier = Callable[[Tensor], Tensor]  # images (N, C, H, W) in [0, 1] to logi
 M = TypeVar("M", bound=nn.Module)
 
 AGAIN = "torch.export.export(net, (x,), dynamic_shapes=({0: torch.export.Dim('n')},))"
+SIDES = (224, 32, 28, 299)  # of images that nets are usually made for
 DEEPEST, MANY, MOST_LISTED = 4, 64, 4  # how far an answer is looked through, and what is listed
 
 
@@ -110,6 +112,18 @@ def _what_failed(model: Classifier, x: Tensor, error: Exception) -> str:
         f"it takes channels last: wrap it, net(x.permute{last})": x.permute(last),
         f"it takes bytes, channels last: wrap it, {as_bytes}.permute{last})": pixels.permute(last),
     }
+    gray = x.shape[1:2] == (1,) and x.ndim == 4
+    for side in (None, *SIDES) if x.ndim == 4 else ():
+        for channels in (x.shape[1], 3) if gray else (x.shape[1],):
+            text, other = "x", x[:2]
+            if channels != x.shape[1]:
+                text, other = "x.expand(-1, 3, -1, -1)", other.expand(-1, 3, -1, -1)
+            if side is not None:
+                scaled = f"torch.nn.functional.interpolate({text}, size={side})"
+                text, other = scaled, F.interpolate(other, size=side)
+            of = f"{channels} channels" if side is None else f"{channels} x {side} x {side}"
+            if text != "x":
+                others[f"it takes images of {of}: wrap it, net({text})"] = other
     hint = next((f" ({text})" for text, other in others.items() if _takes(model, other)), "")
     return (
         f"the model does not take images of shape {tuple(x.shape[1:])}: "

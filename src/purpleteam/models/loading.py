@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import difflib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -246,8 +246,9 @@ def _from_factory(
     if net is None or maite:
         return _boxed(made, reference, layer, digest, notes, shape)
     if digest is None:
-        digest = read_in.digest_of(net)
-        if digest != read_in.digest_of(build(reference, (0, 0, 0), 0, seed=1)):
+        digest, again = read_in.digest_of(net), build(reference, (0, 0, 0), 0, seed=1)
+        first, second = (dict(_numbered(one)) for one in (net, again))
+        if read_in.digest_of(first) != read_in.digest_of(second):
             raise UsageError(
                 f"--model {reference} needs --weights FILE (.safetensors, .pt or .pth): the "
                 "factory sets other weights each time that it is called"
@@ -256,6 +257,12 @@ def _from_factory(
         notes += (*read_in.as_float32(net), OWN_WEIGHTS)
     net = net if layer is None else layer.before(net)
     return LoadedModel(reference, digest, net, None, layer, converted or None, notes)
+
+
+def _numbered(net: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Return the tensors of a net by their place: Keras names each net's layers anew."""
+    for number, tensor in enumerate(read_in.tensors_of(net.state_dict()).values()):
+        yield str(number), tensor
 
 
 def _from_object(made: Any, layer: Normalisation | None, shape: Shape | None) -> LoadedModel:
