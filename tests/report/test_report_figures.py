@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from itertools import pairwise
 from xml.etree import ElementTree
@@ -58,6 +59,13 @@ def test_a_higher_value_is_drawn_higher() -> None:
     line = re.findall(r'<polyline points="([^"]*)"', svg)[0]
     (x1, y1), (x2, y2) = (map(float, pair.split(",")) for pair in line.split())
     assert x1 < x2 and y1 < y2
+
+
+def test_an_interval_without_an_end_is_drawn_to_the_end_of_the_drawing() -> None:
+    endless = {0.0: number(2.0, 1.0, 3.0), 1.0: number(2.5, -math.inf, math.inf)}
+    series = [Series(label="loss", points=endless, colour=1)]
+    drawing = curves("T", "d", series, x_label="x", y_label="y", over=None, percent=False)
+    assert "inf" not in drawing and "nan" not in drawing
 
 
 def test_a_figure_of_nothing_does_not_fail() -> None:

@@ -164,8 +164,8 @@ def curves(
     xs = sorted({x for curve in drawn for x in curve.points})
     height = max(height, LABEL_GAP * len(drawn) + TOP + BOTTOM)
     room = max(96, round(LETTER * max((len(curve.label) for curve in drawn), default=0)) + 22)
-    peaks = [number.span[1] for curve in drawn for number in curve.points.values()]
-    floor, ceiling = over or (0.0, _ceiling(max(peaks, default=1.0)))
+    spans = [end for curve in drawn for point in curve.points.values() for end in point.span]
+    floor, ceiling = over or (0.0, _ceiling(max(filter(math.isfinite, spans), default=1.0)))
     right, base = CHART - min(room, 300), height - BOTTOM
     x_of = _scale(min(xs, default=0.0), max(xs, default=1.0), LEFT, right)
     y_of = _scale(floor, ceiling, base, TOP)
@@ -186,8 +186,9 @@ def curves(
     parts.append(_text(y_label, LEFT, TOP - 7, "axis-label"))
     for curve in drawn:
         points, colour = curve.points.items(), curve.colour
-        upper = [(x_of(x), y_of(number.span[1])) for x, number in points]
-        lower = [(x_of(x), y_of(number.span[0])) for x, number in reversed(points)]
+        # of a single image nothing is known: its interval goes to the ends of the drawing
+        upper = [(x_of(x), y_of(min(number.span[1], ceiling))) for x, number in points]
+        lower = [(x_of(x), y_of(max(number.span[0], floor))) for x, number in reversed(points)]
         bands.append(_shape("polygon", [*upper, *lower], f"band series-{colour}"))
         places = [(x_of(x), y_of(number.value)) for x, number in points]
         style = f"stroke series-{colour} dash-{colour % MARKERS}"
