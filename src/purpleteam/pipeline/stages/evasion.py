@@ -9,7 +9,6 @@ from purpleteam.attacks.evasion import EvasionAttack
 from purpleteam.attacks.evasion.pgd import PGD
 from purpleteam.core.records import Record, notes_of
 from purpleteam.core.schema import MODEL
-from purpleteam.models.black_box import BlackBox
 from purpleteam.models.loading import LoadedModel
 from purpleteam.pipeline.stages.models import baseline
 from purpleteam.pipeline.state import Piece, Run
@@ -34,7 +33,8 @@ def attacked(
 ) -> Iterator[Piece]:
     """Yield every attack that is asked for at each radius, PGD over epsilon, and one in L2."""
     asked, name, few = run.config.evasion, model.name, run.config.evasion.curve_images
-    answers, untold = isinstance(model.module, BlackBox), "the model gives no gradients"
+    answers = not getattr(model.module, "differentiable", True)
+    untold = "the model gives no gradients"
     for epsilon in radii:
         for text in asked.attacks:
             if answers and text != USUAL and attack_from(text).knowledge == "white-box":
