@@ -7,6 +7,7 @@ from pathlib import Path
 from purpleteam.core.records import Measurement
 from purpleteam.core.schema import Role, model_note
 from purpleteam.core.statistics import Rate
+from purpleteam.report.chapters.closing import gaps
 from purpleteam.report.collect import Evidence, model_name
 from report_records import measured
 
@@ -45,6 +46,14 @@ def test_the_headline_is_found_at_a_radius_that_no_decimal_number_is() -> None:
     weakest = found.weakest("m", found.headline_epsilon)
     assert weakest is not None and weakest.value.value == 0.03
     assert found.best("robust_accuracy", "m", attack="fgsm", epsilon=found.headline_epsilon)
+
+
+def test_a_command_to_type_says_of_a_brought_model_what_was_said_of_it() -> None:
+    asked = {"models": {"use": "net:make", "normalise": "imagenet", "classes": "a cat,b"}}
+    found = Evidence(Path(), {"asked": {"dataset": "d", **asked}}, [robust(1, "pgd", 8 / 255)])
+    assert found.typed == ("net:make --normalise imagenet --classes 'a cat,b'", "d")
+    told = [how for _, how in gaps(found) if "certify" in how]
+    assert told[0].endswith("--classes 'a cat,b' --dataset d --epsilon 8/255")
 
 
 def test_models_come_in_the_order_of_their_parts_whatever_they_are_called() -> None:

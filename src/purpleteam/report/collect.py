@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from shlex import quote
 from typing import Any, Self, TypeVar
 
 from purpleteam.core.records import Artefact, CheckResult, Failure, Measurement, Note, Record
@@ -123,10 +124,16 @@ class Evidence:
 
     @property
     def typed(self) -> tuple[str, str]:
-        """How a command names the model at hand and the images of this run."""
+        """How a command names the model at hand, with what was said of it, and the images."""
         names = (str(note.facts.get("name")) for note in self.notes(DATASET))
         dataset = self.asked.get("dataset") or next(names, "DATASET")
-        return self.brought or self.file_of(self.at_hand) or "MODEL", str(dataset)
+        model, said = self.brought or self.file_of(self.at_hand) or "MODEL", self.asked
+        if self.brought and isinstance(asked := self.asked.get("models"), Mapping):
+            said = asked
+        for option in ("weights", "arch", "normalise", "classes"):
+            if self.brought and isinstance(value := said.get(option), str):
+                model += f" --{option} {quote(value)}"
+        return model, str(dataset)
 
     def white_box(self, model: str | None = None, norm: str | None = None) -> list[Measurement]:
         """Return the robust accuracies under attacks that know the model itself."""

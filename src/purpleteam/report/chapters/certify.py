@@ -164,7 +164,7 @@ CHAPTER = Chapter(
     gap="Certificates: nothing was proved; every robust accuracy is an upper bound that a better "
     "attack may lower",
     galleries=("certificates",),
-    try_="purple certify --model {model} --dataset {dataset} --epsilon 0.1",
+    try_="purple certify --model {model} --dataset {dataset} --epsilon {epsilon}",
     after="poison",
 )
 CHAPTERS.register("certify")(CHAPTER)

@@ -12,7 +12,7 @@ from purpleteam.report.blocks import checks, galleries
 from purpleteam.report.chapter import CHAPTERS, ordered
 from purpleteam.report.chapters.scan import MOST, gravest_first
 from purpleteam.report.collect import Evidence, model_name
-from purpleteam.report.numbers import meaning, number_of
+from purpleteam.report.numbers import meaning, number_of, of_epsilon
 
 LONGEST = 900
 """Characters of a record that the page shows; the file has all of it."""
@@ -43,7 +43,7 @@ Gap = tuple[str, str]
 
 def gaps(evidence: Evidence) -> list[Gap]:
     """Return what was not tested: told from the records that are not there."""
-    model, dataset = evidence.typed
+    (model, dataset), epsilon = evidence.typed, evidence.headline_epsilon or 0.1
     command = f"purple attack --model {model} --dataset {dataset}"
     missing: list[Gap] = []
     if met := evidence.find("robust_accuracy", evidence.at_hand):
@@ -61,7 +61,10 @@ def gaps(evidence: Evidence) -> list[Gap]:
             untried = f"Evasion within other norms: {', '.join(norms)}"
             missing.append((untried, f"{command} --norm {norms[0]} --epsilon EPSILON"))
     return missing + [
-        (chapter.gap, chapter.try_.format(model=model, dataset=dataset))
+        (
+            chapter.gap,
+            chapter.try_.format(model=model, dataset=dataset, epsilon=of_epsilon(epsilon)),
+        )
         for chapter in ordered().values()
         if chapter.gap and not chapter.is_told(evidence)
     ]
