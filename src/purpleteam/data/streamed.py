@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from purpleteam.core.errors import DataError
 
 IN_MEMORY = 256 << 20  # bytes of pixels up to which a set is held whole
-CHUNK = 64 << 20  # bytes that are read at a time where all rows are gone over
+CHUNK = 16 << 20  # bytes that are read at a time where all rows are gone over
 ELSEWHERE = "set TMPDIR to a folder on a disk"
 
 S = TypeVar("S", bound=np.generic)

@@ -24,7 +24,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from purpleteam.core.arrays import Floats, Ints
 from purpleteam.core.errors import PurpleError
 from purpleteam.data.images import ImageSet
-from purpleteam.data.streamed import each
+from purpleteam.data.streamed import chunks, each
 from purpleteam.models.adapters import GREY, NORMALISATIONS, Normalisation, Normalised
 from purpleteam.models.black_box import ObjectClassifier, ObjectNet, OnnxFile, distributions
 from purpleteam.models.devices import device_of, frozen, to_batch
@@ -304,11 +304,12 @@ def _candidates(images: ImageSet) -> list[Normalisation]:
     channels = images.images.shape[3]
     layers = [layer for layer in NORMALISATIONS.values() if len(layer.mean) in (1, channels)]
     layers += GREY if channels == 1 else ()
-    pixels = _spread(images, FINEST).images[:].reshape(-1, channels)
-    counts = np.stack([np.bincount(of, minlength=256) for of in pixels.T]) / len(pixels)
-    values = np.arange(256) / 255  # of which there are as many as counted, (C, 256)
-    mean = counts @ values
-    std = np.sqrt((counts * (values - mean[:, None]) ** 2).sum(1))
+    counts = np.zeros((channels, 256))
+    for _, part in chunks(_spread(images, FINEST).images):
+        counts += [np.bincount(one.ravel(), minlength=256) for one in np.moveaxis(part, 3, 0)]
+    values, share = np.arange(256) / 255, counts / counts.sum(1, keepdims=True)
+    mean = share @ values
+    std = np.sqrt((share * (values - mean[:, None]) ** 2).sum(1))
     if (std > 0.001).all():
         texts = ("/".join(f"{value:.4f}" for value in values) for values in (mean, std))
         layers.append(Normalisation.parse("mean={},std={}".format(*texts)))

@@ -318,17 +318,16 @@ def evaluate(
 
     def judged(scores: Singles, place: slice) -> tuple[Bools, Ints, Floats, Floats]:
         """Return for each image: is there an answer, which, its loss, how sure it is."""
-        if scores.shape[1] != classes:
-            told = f"the model scores {scores.shape[1]} classes"
-            raise ModelError(f"{told}, the images have {classes}")
+        if (known := scores.shape[1]) != classes:
+            raise ModelError(f"the model scores {known} classes, the images have {classes}")
         if not 0 <= (low := images.labels.min()) <= (high := images.labels.max()) < classes:
             wanted = f"0 to {classes - 1}, one for each of the {classes} scores of the model"
             raise ModelError(f"labels reach from {low} to {high}; wanted: {wanted}")
         labels = images.labels[place]
         chances = log_softmax(scores.astype(np.float64), axis=1)
         losses = -chances[np.arange(len(labels)), labels]
-        answered = np.asarray(~np.isnan(scores).any(1))
-        return answered, scores.argmax(1), losses, np.exp(chances.max(1))
+        told = np.asarray(~np.isnan(scores).any(1))
+        return told, scores.argmax(1), losses, np.exp(chances.max(1))
 
     parts = zip(*_answers(model, images.images, batch_size, judged), strict=True)
     answered, read, losses, confidence = map(np.concatenate, parts)
