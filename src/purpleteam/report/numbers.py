@@ -113,7 +113,7 @@ def radius(epsilon: Any) -> str:
 def of_epsilon(epsilon: Any) -> str:
     """Return a radius as papers write it: 0.3, and 8/255 where it is whole steps of a byte."""
     if not isinstance(epsilon, float) or epsilon == round(epsilon, 3):
-        return str(epsilon)
+        return str(epsilon or 0)
     steps = round(255 * epsilon)
     return f"{steps}/255" if abs(255 * epsilon - steps) < 1e-6 else f"{epsilon:.4g}"
 

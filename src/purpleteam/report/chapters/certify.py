@@ -19,7 +19,7 @@ from purpleteam.report.chapter import (
 from purpleteam.report.chapters.evasion import line_of
 from purpleteam.report.collect import Evidence, about, epsilon_of, items, model_name
 from purpleteam.report.figures import Series, curves
-from purpleteam.report.numbers import heading, number_of, radius
+from purpleteam.report.numbers import heading, number_of, of_epsilon, radius
 from purpleteam.report.view import DASH, Figure, Given, Inline, Table, row
 
 
@@ -50,7 +50,7 @@ def _over_epsilon(evidence: Evidence) -> Iterator[Figure]:
         )
         radii = sorted({x for line in series for x in line.points})
         rows = [row(line.label, *(line.points.get(x, DASH) for x in radii)) for line in series]
-        columns = ("Accuracy", *(f"ε = {epsilon:.4g}" for epsilon in radii))
+        columns = ("Accuracy", *(f"ε = {of_epsilon(epsilon)}" for epsilon in radii))
         yield Figure(title, svg, (said,), Table(title, columns, rows, dense=True))
 
 

@@ -4,7 +4,7 @@ from purpleteam.report.blocks import bars_figure, checks, matrices, trainings
 from purpleteam.report.chapter import CHAPTERS, Chapter
 from purpleteam.report.chapters.evasion import soundness
 from purpleteam.report.collect import UNDEFENDED, Evidence
-from purpleteam.report.numbers import heading, number_of, number_or_dash, radius
+from purpleteam.report.numbers import heading, number_of, number_or_dash, of_epsilon, radius
 from purpleteam.report.view import Blocks, Cell, Given, Prose, Table, row
 
 
@@ -38,8 +38,8 @@ def _before_and_after(evidence: Evidence) -> Blocks:
     columns = (
         "Model",
         heading("clean_accuracy"),
-        heading("robust_accuracy", f"FGSM, ε = {epsilon:.4g}"),
-        heading("robust_accuracy", f"Strongest attack, ε = {epsilon:.4g}"),
+        heading("robust_accuracy", f"FGSM, ε = {of_epsilon(epsilon)}"),
+        heading("robust_accuracy", f"Strongest attack, ε = {of_epsilon(epsilon)}"),
         heading("transfer_accuracy", "Transferred images"),
     )
     note = "The middle columns are white-box, on the model in the row."

@@ -8,7 +8,7 @@ from purpleteam.report import chapter
 from purpleteam.report.blocks import TONES, checks, colour_of, galleries, matrices
 from purpleteam.report.collect import UNDEFENDED, Evidence, epsilon_of, value_of
 from purpleteam.report.figures import Series, curves
-from purpleteam.report.numbers import heading, number_of, of_fraction, soundness_of
+from purpleteam.report.numbers import heading, number_of, of_epsilon, of_fraction, soundness_of
 from purpleteam.report.view import DASH, Badge, Cell, Figure, Given, Inline, Number, Table, row
 
 TRANSFERRED = ("transfer_accuracy", "adversarial_set_accuracy")
@@ -37,7 +37,7 @@ def _curves(evidence: Evidence) -> Iterator[Figure]:
         said = "At each radius the strongest white-box attack that was run counts. Bands are "
         said += "intervals of sampling only."
         said += " At zero stands the clean accuracy on the same images." if 0.0 in radii else ""
-        columns = ("Model", *(f"ε = {epsilon:.4g}" for epsilon in radii))
+        columns = ("Model", *(f"ε = {of_epsilon(epsilon)}" for epsilon in radii))
         yield Figure(title, svg, (said,), Table(title, columns, rows, dense=True))
 
 
