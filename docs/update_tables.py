@@ -21,6 +21,7 @@ import abuse_tables
 import attack_tables
 import backdoor_tables
 import certified_tables
+import colour_tables
 import scale_tables
 import scan_tables
 import serving_tables
@@ -43,6 +44,7 @@ DOCS = (
     "attacks",
     "backdoors",
     "certificates",
+    "colour",
     "measured",
     "scanning",
     "signing",
@@ -242,6 +244,7 @@ BLOCKS: dict[str, Callable[[Path], str]] = {
     "certified": certified_tables.rows,
     "certified_judged": certified_tables.judged,
     "certified_speed": certified_tables.speed,
+    **colour_tables.BLOCKS,
     "drawn_digits": serving_tables.drawn_digits,
     "front": certified_tables.front,
     "hostile": _hostile,
@@ -277,6 +280,7 @@ FILES = {
     "certified_speed": "certified",
     **{f"summary_{name}": name for name in ("attacks", "backdoors", "mnist")},
     **{f"abuse_{name}": "abuse" for name in ("copies", "people")},
+    **dict.fromkeys(colour_tables.BLOCKS, "colour"),
     "assignment_claims": "mnist",
     "inputs_known": "inputs",
     "own_python": "own",
