@@ -233,6 +233,9 @@ def _of_scan(name: str, run: Run, of: str, called: str) -> Iterator[str]:
 
 
 BLOCKS = {
-    f"colour_{block.__name__}": block
-    for block in (sets, hardened, backdoors, certificates, failing)
+    "colour": sets,
+    "colour_backdoors": backdoors,
+    "colour_certificates": certificates,
+    "colour_failing": failing,
+    "colour_hardened": hardened,
 }
