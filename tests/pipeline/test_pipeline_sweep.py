@@ -5,21 +5,30 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from purpleteam.core.errors import ConfigError, ModelError, RunError
-from purpleteam.core.records import Measurement
+from purpleteam.core.errors import ConfigError, MissingExtra, ModelError, RunError
 from purpleteam.core.runfolder import RunFolder, key_of
-from purpleteam.core.statistics import Estimate
 from purpleteam.core.verification import verify
+from purpleteam.pipeline.engines import ENGINES, Job, Outcome
+from purpleteam.pipeline.engines._job import do
+from purpleteam.pipeline.naming import Naming
 from purpleteam.pipeline.plan import read_plan
 from purpleteam.pipeline.sweep import Swept, _alone, run_sweep
-from purpleteam.report.chapters.sweep import _mean, points_of
-from purpleteam.report.collect import Evidence
+from purpleteam.pipeline.sweep_table import _text
+from purpleteam.report import swept as report_swept
+from purpleteam.report.swept import Group, Line, read_table
 
 SWEEP = """
 name: tiny
@@ -125,8 +134,10 @@ def test_a_driver_that_is_killed_goes_on_where_it_was(file: Path, tmp_path: Path
     out, whole = tmp_path / "out", swept(file, tmp_path / "whole").run
     typed = [sys.executable, "-m", "purpleteam", "sweep", str(file), "--out", str(out)]
     driver = subprocess.Popen([*typed, "--workers", "2"], stderr=subprocess.DEVNULL)
-    drafts = out / ".drafts"
-    while driver.poll() is None and len(list(drafts.glob("*.json"))) < 3:
+    journal = out / ".drafts" / "cells.jsonl"
+    while driver.poll() is None and not (
+        journal.exists() and journal.read_bytes().count(b"\n") > 2
+    ):
         time.sleep(0.02)
     driver.kill()
     driver.wait()
@@ -184,8 +195,8 @@ def test_a_replaced_file_is_another_model_and_never_its_mean(
         torch.save(state, "w.pt")
         done = swept(Path("sweep.yaml"), Path("out"))
         assert (done.before, done.done) == (0, 2)
-    told = points_of(Evidence.read(tmp_path / "out"))["clean_accuracy"]
-    assert len({point.record.subject["model"] for point in told}) == 1 and len(told) == 2
+    metric = read_table(tmp_path / "out").metrics["clean_accuracy"]
+    assert [len(group.values) for group in metric.by("limit").values()] == [1, 1]
 
 
 def test_two_sweeps_are_never_at_one_folder(file: Path, tmp_path: Path) -> None:
@@ -241,17 +252,124 @@ def test_the_page_shows_curves_a_map_and_a_table(file: Path, tmp_path: Path) -> 
 
 
 def test_a_mean_is_as_doubtful_as_its_worst_seed_and_is_of_all() -> None:
-    def measured(value: float, verdict: str) -> Measurement:
-        estimate = Estimate(value=value, n=20, low=value - 0.1, high=value + 0.1, method="t")
-        sound = {"soundness": {"verdict": verdict}}
-        return Measurement(name="loss", value=estimate, subject={}, detail=sound)
+    def group(*values: tuple[float, str]) -> Group:
+        made = Group("loss")
+        for value, verdict in values:
+            flag, sound = verdict if verdict == "weak" else "", verdict != "not_established"
+            made.add(Line(value, value - 1, value + 1, 20, flag, sound, f"m-{value}"), whole=True)
+        return made
 
-    records = [measured(2.0, "sound"), measured(3.0, "weak"), measured(4.0, "not_established")]
-    number = _mean(records)
+    number = group((2.0, "sound"), (3.0, "weak"), (4.0, "not_established")).number
     assert (number.value, len(number.records), number.established) == (3.0, 3, False)
     assert "weak" in number.flag
-    alike = _mean([records[0], measured(2.0, "not_established")])
+    alike = group((2.0, "sound"), (2.0, "not_established")).number
     assert (alike.value, alike.established) == (2.0, False)
+
+
+def test_a_large_page_is_of_a_part_of_the_records_and_says_so(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report_swept, "RECORDS", 40)
+    monkeypatch.setattr(report_swept, "GROUPS", 9)
+    done = swept(file, tmp_path / "out")
+    page = done.report.read_text("utf-8")
+    for said in ("too many for a page", "by limit, over all the rest", "Lowest", "sweep.csv"):
+        assert said in page
+    shown = read_table(done.run).shown
+    assert 0 < page.count("purple replay .") == len(shown) < 30
+    assert "over limit" not in page and "over epsilon" in page
+    verdicts = {part.name: part.verdict for part in verify(done.run).parts}
+    assert verdicts["status"] == verdicts["chain"] == "pass"
+
+
+@pytest.fixture(scope="module")
+def known(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Outcome], object]:
+    """Return the outcome of each cell of SWEEP, and what a sweep of them leaves."""
+    folder = tmp_path_factory.mktemp("known")
+    (folder / "sweep.yaml").write_text(SWEEP, encoding="utf-8")
+    plan = read_plan(folder / "sweep.yaml")
+    jobs = [Naming(plan, folder).job(cell) for cell in plan.cells]
+    whole = found(swept(folder / "sweep.yaml", folder / "out").run)
+    return {job.key: do(job) for job in jobs}, whole
+
+
+@settings(max_examples=8, deadline=None, derandomize=True)
+@given(order=st.permutations(range(10)), stops=st.lists(st.integers(1, 9), max_size=3))
+def test_any_order_and_any_interruption_leave_the_same_bytes(
+    known: tuple[dict[str, Outcome], object], order: list[int], stops: list[int]
+) -> None:
+    outcomes, whole = known
+    places = dict(zip(outcomes, order, strict=True))
+    with tempfile.TemporaryDirectory() as work, pytest.MonkeyPatch.context() as patch:
+        file, out = Path(work) / "sweep.yaml", Path(work) / "out"
+        file.write_text(SWEEP, encoding="utf-8")
+        left = [*stops, 99]
+
+        class AnyOrder:
+            """Does jobs in the drawn order, and is stopped after some of them."""
+
+            def run(self, jobs: deque[Job]) -> Iterator[Outcome]:
+                waiting = sorted(jobs, key=lambda job: places[job.key])
+                jobs.clear()
+                stop = left.pop(0)
+                for done, job in enumerate(waiting):
+                    if done == stop:
+                        raise KeyboardInterrupt
+                    yield outcomes[job.key]
+
+            def close(self) -> None:
+                """Nothing was started."""
+
+        patch.setitem(ENGINES._items, "any order", lambda **_: AnyOrder())
+        for _ in [*stops, 99]:
+            with suppress(KeyboardInterrupt):
+                done = swept(file, out, engine="any order")
+        assert done.done == 10
+        assert found(out) == whole
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [("=1+1", "'=1+1"), ("@a", "'@a"), ("-x", "'-x"), ("\ta", "'\ta"), ("-0.5", "-0.5"), (-1, -1)],
+)
+def test_no_text_of_a_table_is_a_formula(text: object, shown: object) -> None:
+    assert _text(text) == shown
+
+
+def test_a_cell_that_hangs_is_ended_and_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    waits = "if len(x) == 23: __import__('time').sleep(600)"
+    Path("own.py").write_text(CRASHING.replace(KILLS, waits), encoding="utf-8")
+    block = "{verb: evaluate, model: own.py:build, dataset: digits, limit: [22, 23, 24]}"
+    Path("sweep.yaml").write_text(f"seconds: 20\ncells: [{block}]", encoding="utf-8")
+    done = swept(Path("sweep.yaml"), Path("out"))
+    (failure,) = done.failures
+    assert (done.done, failure.what, failure.reason) == (
+        2, "evaluate limit=23", "took more than 20 s",
+    )  # fmt: skip
+    assert Path("begun").read_text("utf-8").split().count("23") == 1
+
+
+def test_a_factory_that_ends_its_process_ends_no_sweep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("ends.py").write_text("import os\ndef build():\n    os._exit(3)\n", encoding="utf-8")
+    block = "{verb: evaluate, model: [standard, ends.py:build], dataset: digits, limit: 20}"
+    Path("sweep.yaml").write_text(f"cells: [{block}]", encoding="utf-8")
+    done = swept(Path("sweep.yaml"), Path("out"))
+    (failure,) = done.failures
+    assert (done.done, failure.what) == (1, "evaluate model=ends.py:build")
+    assert "ended with code 3, when it was opened" in failure.reason
+
+
+@pytest.mark.skipif(find_spec("ray") is not None, reason="Ray is installed")
+def test_an_engine_that_is_missing_leaves_no_folder(file: Path, tmp_path: Path) -> None:
+    with pytest.raises(MissingExtra, match="Ray"):
+        swept(file, tmp_path / "out", engine="ray")
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_table_is_there_as_parquet_too_where_that_can_be_written(

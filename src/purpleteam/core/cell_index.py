@@ -1,13 +1,14 @@
-"""Where in records.jsonl the cells of a run stand: their records are read when they are asked for.
+"""Where in a file the cells of a run stand: their records are read when they are asked for.
 
 So a run of a million cells needs memory for their names, not for what they found.
 """
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 Line = dict[str, Any]
 DIGEST = "sha256:"
@@ -67,6 +68,63 @@ class CellIndex:
 
     def __iter__(self) -> Iterator[str]:
         return map(_key, self._places)
+
+
+class Journal:
+    """Cells that are done and not among the records yet: a line each, whole or not at all."""
+
+    def __init__(self, path: Path) -> None:
+        """Find the cells that a file holds; what was written half is cut off."""
+        self.path, self._places = path, dict[str, tuple[int, int]]()
+        self._file: BinaryIO | None = None
+        here = 0
+        if path.exists():
+            with path.open("rb") as file:
+                for raw in file:
+                    if raw.endswith(b"\n"):
+                        self._places[json.loads(raw)[0]] = (here, len(raw))
+                        here += len(raw)
+            os.truncate(path, here)
+        self._end = here
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._places
+
+    def leave(self, key: str, lines: list[Line]) -> None:
+        """Add a cell, its records in their JSON form."""
+        if self._file is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self.path.open("ab")
+        raw = json.dumps([key, lines]).encode() + b"\n"
+        self._file.write(raw)
+        self._file.flush()
+        self._places[key] = (self._end, len(raw))
+        self._end += len(raw)
+
+    def several(self, keys: list[str]) -> dict[str, list[Line]]:
+        """Return the records of cells by key."""
+        told: dict[str, list[Line]] = {}
+        if keys:
+            with self.path.open("rb") as file:
+                for key in keys:
+                    start, size = self._places[key]
+                    file.seek(start)
+                    told[key] = json.loads(file.read(size))[1]
+        return told
+
+    def forget(self, keys: list[str]) -> None:
+        """Leave cells out that stand elsewhere now; the file is emptied when none is left."""
+        for key in keys:
+            del self._places[key]
+        if not self._places and self._end:
+            os.truncate(self.path, 0)
+            self._end = 0
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
 
 
 def _packed(key: str) -> bytes:

@@ -41,8 +41,7 @@ class Ledger:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._last: str | None = None
-        self._count = 0  # of the lines up to the last, where that is known
+        self._known: Look | None = None  # what was verified, or written here
 
     def read(self) -> list[dict[str, Any]]:
         """Return all whole lines; a broken chain is a RunError, a torn last line is left out."""
@@ -50,38 +49,36 @@ class Ledger:
 
     def head(self) -> dict[str, Any]:
         """Return how many lines there are and the chain value of the last, which names them all."""
-        if self._last is not None:  # nobody else appends
-            return {"lines": self._count, "chain": self._last}
-        return self._undamaged(kept=False).head
+        return self._verified().head
 
     def append(self, lines: Iterable[Mapping[str, Any]]) -> None:
         """Add the lines in one write, flushed to the disk before this returns."""
-        if self._last is None:
-            look = self._undamaged(kept=False)
-            if look.torn:
-                os.truncate(self.path, look.end)
-            self._last, self._count = look.chain, look.count
-        parts, last = list[bytes](), self._last
+        look = self._verified()
+        if look.torn:
+            os.truncate(self.path, look.end)
+        parts, last = list[bytes](), look.chain
         for line in lines:
             last = _chain(last, line)
             parts.append(_written(line, last))
-        self._last = None  # a write that fails half way leaves a torn tail to cut
+        self._known = None  # a write that fails half way leaves a torn tail to cut
+        written = b"".join(parts)
         with self.path.open("ab") as file:
-            file.write(b"".join(parts))
+            file.write(written)
             file.flush()
             os.fsync(file.fileno())
-        self._last, self._count = last, self._count + len(parts)
+        end = look.end + len(written)
+        self._known = Look(count=look.count + len(parts), end=end, chain=last)
 
     def keep(self, count: int) -> None:
         """Cut the file back to its first `count` lines: what a killed cell left half done."""
         ends = self._undamaged().ends[:count]
-        self._last = None
+        self._known = None
         os.truncate(self.path, ends[-1] if ends else 0)
 
     def cut(self, end: int) -> None:
         """Cut the file back to where a line ends: what a killed cell left half done."""
         if self.path.exists() and self.path.stat().st_size > end:
-            self._last = None
+            self._known = None
             os.truncate(self.path, end)
 
     def look(self, *, kept: bool = True) -> Look:
@@ -114,6 +111,13 @@ class Ledger:
         if torn:
             look.torn = [f"{self.path}: line {look.count + 1} is torn"]
         return look
+
+    def _verified(self) -> Look:
+        """Return the count, the end and the chain; read again only where the size has changed."""
+        size = self.path.stat().st_size if self.path.exists() else 0
+        if self._known is None or self._known.end != size:
+            self._known = self._undamaged(kept=False)
+        return self._known
 
     def _undamaged(self, *, kept: bool = True) -> Look:
         if (look := self.look(kept=kept)).damage:

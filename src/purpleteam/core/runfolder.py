@@ -174,12 +174,14 @@ class RunFolder:
             raise
         return self._keep(key, stage, made)
 
-    def take_over(self, stage: str, keys: Iterable[str]) -> set[str]:
-        """Write the cells that were left as drafts, at once; return which of the keys are there."""
-        drafts = {key: self._draft_lines(key) for key in keys}
-        fresh = {key: made for key, made in drafts.items() if made is not None}
-        self._keep_all(fresh, stage)
-        return {key for key in drafts if key in fresh or self.is_done(key)}
+    def take_over(self, stage: str, cells: Mapping[str, Sequence[Mapping[str, Any]]]) -> set[str]:
+        """Write cells that were done elsewhere, at once; return the keys of those that are whole.
+
+        A cell is its records in their JSON form; it is whole where the files that they name are.
+        """
+        whole = {key: lines for key, lines in cells.items() if self._whole(_files(lines))}
+        self._keep_all(whole, stage)
+        return whole.keys() & cells.keys()
 
     def recorded(self, keys: Sequence[str]) -> dict[str, list[Record]]:
         """Return the records of cells that were done, whatever became of their files, by key."""
@@ -235,13 +237,12 @@ class RunFolder:
             return
         self._ledger.append(lines)
         info = self.info
-        files = (line for line in lines if line["kind"] == Artefact.kind)
-        if (artefacts := artefacts_of(map(record_from_json, files))) or "records" in info:
+        if (artefacts := artefacts_of(_files(lines))) or "records" in info:
             info.pop("records", None)  # of an end that was not the end
             info["artefacts"] |= artefacts
             self._write(info)
         self._cells_done().look()
-        for key in cells:
+        for key in cells if (self.path / DRAFTS).exists() else ():
             self._draft(key).unlink(missing_ok=True)  # of whoever did it ahead
 
     def _finished(self, key: str) -> list[Record] | None:
@@ -259,16 +260,12 @@ class RunFolder:
 
     def _drafted(self, key: str) -> list[Record] | None:
         """Return the records that another process left for a cell, if their files are here."""
-        lines = self._draft_lines(key)
-        return None if lines is None else [record_from_json(line) for line in lines]
-
-    def _draft_lines(self, key: str) -> list[dict[str, Any]] | None:
         try:
-            lines: list[dict[str, Any]] = json.loads(self._draft(key).read_bytes())
-            whole = self._whole([record_from_json(line) for line in lines])
+            lines = json.loads(self._draft(key).read_text(encoding="utf-8"))
+            records = [record_from_json(line) for line in lines]
         except (OSError, ValueError, RunError):
             return None
-        return lines if whole else None
+        return records if self._whole(records) else None
 
     def _whole(self, records: Sequence[Record]) -> bool:
         return all(
@@ -332,14 +329,10 @@ class Drafts(RunFolder):
 
     def leave(self, key: str, records: Sequence[Record]) -> None:
         """Leave what was made of a cell as its draft."""
-        self.leave_lines(key, [record.to_json() for record in records])
-
-    def leave_lines(self, key: str, lines: Sequence[Mapping[str, Any]]) -> None:
-        """Leave records in their JSON form as a cell's draft."""
         target = self._draft(key)
         target.parent.mkdir(exist_ok=True)
         fresh = target.with_suffix(f".{os.getpid()}.tmp")
-        fresh.write_text(json.dumps(lines), encoding="utf-8")
+        fresh.write_text(json.dumps([record.to_json() for record in records]), encoding="utf-8")
         fresh.replace(target)
 
     def drafted(self) -> Iterator[list[Path]]:
@@ -348,6 +341,10 @@ class Drafts(RunFolder):
             with suppress(OSError, ValueError, RunError):
                 records = map(record_from_json, json.loads(draft.read_text(encoding="utf-8")))
                 yield [draft, *(self.path / path for path in artefacts_of(records))]
+
+
+def _files(lines: Iterable[Mapping[str, Any]]) -> list[Record]:
+    return [record_from_json(line) for line in lines if line["kind"] == Artefact.kind]
 
 
 def _closes(line: Mapping[str, Any]) -> str | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from purpleteam.pipeline.engines import OPEN, Engine, Job
 from purpleteam.pipeline.engines._job import DESCRIBED, digests_of, forget
 from purpleteam.pipeline.engines.inline import Beside
 from purpleteam.pipeline.plan import MAKERS, TAKES, Cell, Plan
+from purpleteam.verbs import VERBS
 
 STAGE = "sweep"
 ABOUT = (*TAKES, *DESCRIBED)
@@ -84,7 +86,8 @@ class Naming:
         """Return the digests of what a cell is about, of what no other cell makes."""
         options = {k: v for k, v in cell.options.items() if k in ABOUT and k not in cell.uses}
         if "images" not in cell.uses:
-            options.setdefault("images", "digits")
+            takes = signature(VERBS[cell.verb].call).parameters
+            options.setdefault("images", takes["images"].default)
         about = (cell.verb, *options.items())
         if about not in self._digests:
             foreign = any(is_factory(str(options.get(name, ""))) for name in (*TAKES, "arch"))

@@ -1,6 +1,6 @@
 """A sweep: the product of what its file lists, each cell the call of a verb, done once.
 
-A cell waits as a draft, written whole or not at all, until all before it in the file are done or
+A cell waits in a journal, written whole or not at all, until all before it in the file are done or
 have failed, and is then taken over: so the records are the same, whoever did the cells and in
 whatever order. Only what failed and was done later stands last. What a cell makes is written here
 too, and nowhere else: cells that use it begin when it is there.
@@ -19,12 +19,13 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from purpleteam.core.cell_index import Journal
 from purpleteam.core.errors import RunError
 from purpleteam.core.progress import SILENT, Progress
 from purpleteam.core.records import Failure, Record
-from purpleteam.core.runfolder import Drafts, RunFolder
+from purpleteam.core.runfolder import DRAFTS, RunFolder
 from purpleteam.core.schema import SWEEP_TABLE
-from purpleteam.pipeline.engines import ENGINES, Job, Outcome
+from purpleteam.pipeline.engines import ENGINES, Engine, Job, Outcome
 from purpleteam.pipeline.naming import STAGE, Naming
 from purpleteam.pipeline.plan import Cell, Plan
 from purpleteam.pipeline.sweep_table import write_table
@@ -34,8 +35,8 @@ fcntl: Any = None
 with suppress(ImportError):  # where there is none, nobody is kept out
     import fcntl
 
-TODO, BEGUN, LEFT, DONE, FAILED = range(5)
-"""What became of a cell: `LEFT` as a draft, `DONE` when the records hold it."""
+NEW, TODO, BEGUN, LEFT, DONE, FAILED = range(6)
+"""What became of a cell: `LEFT` in the journal, `DONE` when the records hold it."""
 AT_ONCE = 500
 """Cells that are written into the records in one go."""
 WAITING = 10_000
@@ -92,27 +93,30 @@ def run_sweep(
     apart = naming.foreign or plan.seconds is not None  # what may end or hold its process
     workers = workers or (1 if apart and engine == "inline" else None)
     with _alone(place):
-        _check(place)
-        driver = _Driver(plan, naming, keys, place, command, told, workers or 1)
+        folder = _begun(plan, place)
+        driver = _Driver(plan, naming, keys, folder or RunFolder(place), command, told, workers)
         state = driver.state
         made_by = partial(ENGINES[engine], workers=workers, threads=plan.threads, address=address)
-        at_work = made_by() if driver.missing else None  # before there is a folder
+        at_work = _engine(made_by, folder) if driver.missing else None  # before there is a folder
         before = len(state) - sum(driver.missing.values())
         with closing(at_work) if at_work else nullcontext():
-            folder = driver.folder = _folder(plan, place)
+            folder = driver.folder = folder or RunFolder.create(place, _asked(plan))
             try:
                 with progress.task(f"{len(state)} cells", len(state)) as task:
                     task.advance(before)
                     driver.fill(jobs := deque[Job]())
                     for outcome in at_work.run(jobs) if at_work else ():
+                        ended = driver.ended
                         driver.keep(outcome)
-                        task.advance(1)
                         driver.take_over(AT_ONCE)
                         driver.fill(jobs)
+                        task.advance(driver.ended - ended)
                 driver.take_over()
             except BaseException:
                 folder.finish("stopped")
                 raise
+            finally:
+                driver.left.close()
         failures = tuple(driver.failures())
         if failures:
             folder.made_again(STAGE, "failures", failures)
@@ -140,15 +144,17 @@ class _Driver:
         plan: Plan,
         naming: Naming,
         keys: Sequence[str],
-        place: Path,
+        folder: RunFolder,
         command: tuple[str, ...],
         told: Callable[[str], None],
-        workers: int,
+        workers: int | None,
     ) -> None:
         self.plan, self.naming, self.keys = plan, naming, keys
-        self.command, self.told, self.workers = command, told, workers
-        self.folder = Drafts(place)
-        self.state = state = dict.fromkeys(keys, TODO)
+        self.command, self.told, self.workers = command, told, workers or 1
+        self.folder = folder
+        self.left = Journal(folder.path / DRAFTS / "cells.jsonl")
+        self.state = state = dict.fromkeys(keys, NEW)
+        self.ended = 0
         self.failed: dict[str, tuple[str, str]] = {}  # why, and for want of what
         self.begun: dict[str, Cell] = {}
         self.held: Cell | None = None
@@ -156,13 +162,16 @@ class _Driver:
         self.missing: dict[int, int] = {}
         first: dict[int, Cell] = {}
         for key, cell in zip(keys, plan.cells, strict=True):
+            if state[key] != NEW:  # asked for twice
+                continue
             if key in naming.unopened:
                 self._fail(cell, key, naming.unopened[key])
-            elif state[key] == TODO and self.folder.is_done(key):
+            elif self.folder.is_done(key):
                 state[key] = DONE
-            elif state[key] == TODO and self.folder.has(key):
+            elif key in self.left:
                 state[key] = LEFT
-            elif state[key] == TODO:
+            else:
+                state[key] = TODO
                 first.setdefault(cell.block, cell)
                 self.missing[cell.block] = self.missing.get(cell.block, 0) + 1
         self.todo = chain(first.values(), self._missing())
@@ -205,19 +214,20 @@ class _Driver:
         """Keep what a cell made and found, or why it failed."""
         cell = self.begun.pop(outcome.key)
         self._time(cell, outcome.seconds)
+        self.ended += not outcome.error
         if outcome.error:
             self._fail(cell, outcome.key, outcome.error)
             return
         for name, content in outcome.files.items():
             _write(self.folder.path / name, content)
-        self.folder.leave_lines(outcome.key, _made(outcome, self.command))
+        self.left.leave(outcome.key, _made(outcome, self.command))
         self.state[outcome.key] = LEFT
 
     def _fail(self, cell: Cell, key: str, why: str, needs: str = "") -> None:
-        if self.state[key] == FAILED:
-            return
         self.state[key], self.failed[key] = FAILED, (why, needs)
-        self.told(f"failed: {cell.what}: {why}")
+        self.ended += 1
+        if not needs:
+            self.told(f"failed: {cell.what}: {why}")
         self._time(cell, 0.0)
 
     def _time(self, cell: Cell, seconds: float) -> None:
@@ -240,7 +250,8 @@ class _Driver:
             self.next = next(self.order, None)
         if len(self.batch) < at_least:
             return
-        taken = self.folder.take_over(STAGE, self.batch)
+        taken = self.folder.take_over(STAGE, self.left.several(self.batch))
+        self.left.forget(self.batch)
         for key in self.batch:
             self.state[key] = DONE if key in taken else FAILED
         self.batch = []
@@ -307,23 +318,31 @@ def _made(outcome: Outcome, command: tuple[str, ...]) -> list[dict[str, Any]]:
     return [*made[:-1], made[-1] | {"cost": {"seconds": outcome.seconds}}]
 
 
-def _check(out: Path) -> None:
-    """Refuse a folder that holds something else."""
+def _begun(plan: Plan, out: Path) -> RunFolder | None:
+    """Return the folder that holds a part of the sweep, if any; refuse another run's."""
     if not (out / "run.json").exists():
         if any(path.is_file() for path in out.rglob("*")):
             raise RunError(f"{str(out)!r} is neither a sweep nor empty; choose another --out")
-    elif "sweep" not in RunFolder.open(out).info["asked"]:
+        return None
+    before = RunFolder.open(out).info["asked"]
+    if "sweep" not in before:
         raise RunError(f"{str(out)!r} holds a run that is no sweep; choose another --out")
-
-
-def _folder(plan: Plan, out: Path) -> Drafts:
-    """Return the folder of the sweep: a new one, or the one that holds a part of it."""
-    asked = {"sweep": plan.asked, "threads": plan.threads, "name": plan.name}
-    if not (out / "run.json").exists():
-        return Drafts.create(out, asked)
-    folder = Drafts.resume(out, RunFolder.open(out).info["asked"])
-    folder.ask(asked)
+    folder = RunFolder.resume(out, before)
+    folder.ask(_asked(plan))
     return folder
+
+
+def _asked(plan: Plan) -> dict[str, Any]:
+    return {"sweep": plan.asked, "threads": plan.threads, "name": plan.name}
+
+
+def _engine(made_by: Callable[[], Engine], folder: RunFolder | None) -> Engine:
+    try:
+        return made_by()
+    except BaseException:
+        if folder is not None:
+            folder.finish("stopped")
+        raise
 
 
 def _span(seconds: float) -> str:

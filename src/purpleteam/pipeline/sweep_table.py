@@ -10,10 +10,10 @@ from typing import Any
 
 from purpleteam.core.records import Measurement, Record
 from purpleteam.pipeline.plan import Block, Cell, Named, Plan, shortly
+from purpleteam.report.swept import ENDS
 
 AXES = ("model", "images", "attack", "recipe", "method", "norm", "epsilon", "seed")
 """The order in which the columns of a table stand; others follow."""
-ENDS = ("metric", "class", "value", "low", "high", "n", "selection", "verdict", "record")
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """How a text begins that a spreadsheet would compute."""
 

@@ -11,6 +11,7 @@ from purpleteam.core.runfolder import RunFolder
 from purpleteam.core.schema import DATASET, GALLERY, MODEL, ROLES, TRAINING, Role, migrate
 from purpleteam.core.statistics import Counts
 from purpleteam.core.verification import Verification, verify
+from purpleteam.report.swept import GROUPS, Swept, read_table
 
 R = TypeVar("R", bound=Record)
 
@@ -32,6 +33,8 @@ class Evidence:
         self.root = root
         self.info = info
         self.verification = verification
+        self.swept = Swept(0, {})
+        """What the cells of a sweep measured."""
         self.records = tuple({record.id: record for record in migrate(records, info)}.values())
         self.measurements = self.of(Measurement)
         asked = info.get("asked")
@@ -39,9 +42,18 @@ class Evidence:
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Read a run folder, damaged or not; a RunError where not one record can be read."""
+        """Read a run folder, damaged or not; a RunError where not one record can be read.
+
+        Of a sweep of many cells only what the page shows is read, and nothing is verified.
+        """
         run = RunFolder.open(path)
-        return cls(path, run.info, run.readable(), verify(path))
+        swept = read_table(path) if "sweep" in run.info["asked"] else Swept(0, {})
+        if swept.whole:
+            evidence = cls(path, run.info, run.readable(), verify(path))
+        else:
+            evidence = cls(path, run.info, run.some(swept.shown, most=GROUPS))
+        evidence.swept = swept
+        return evidence
 
     def of(self, kind: type[R]) -> list[R]:
         return [record for record in self.records if isinstance(record, kind)]

@@ -70,6 +70,9 @@ def _pages(evidence: Evidence) -> dict[str, str]:
     banner = None if checked is None or passed else _banner(checked)
     told = {name: chapter for name, chapter in ordered().items() if chapter.is_told(evidence)}
     sections = [first_section(evidence, set(told))]
+    if not evidence.swept.whole:  # what is said of one model would be of some records of it
+        told = {name: chapter for name, chapter in told.items() if chapter.stage == "sweep"}
+        sections = []
     sections += [chapter.section(name, evidence) for name, chapter in told.items()]
     sections += [not_tested(evidence), all_records(evidence, sections)]
     look, page = templates()

@@ -42,7 +42,12 @@ Gap = tuple[str, str]
 
 
 def gaps(evidence: Evidence) -> list[Gap]:
-    """Return what was not tested: told from the records that are not there."""
+    """Return what was not tested: told from the records that are not there.
+
+    Of a sweep whose records are not all at hand nothing is told.
+    """
+    if not evidence.swept.whole:
+        return []
     (model, dataset), epsilon = evidence.typed, evidence.headline_epsilon or 0.1
     command = f"purple attack --model {model} --dataset {dataset}"
     missing: list[Gap] = []

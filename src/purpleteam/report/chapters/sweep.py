@@ -1,140 +1,77 @@
 """A sweep: each metric over what was varied, as curves, as a map and as a table."""
 
-import csv
-import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Iterator
 
-from purpleteam.core.records import Measurement
 from purpleteam.core.schema import SWEEP_TABLE
-from purpleteam.core.statistics import Counts, mean
 from purpleteam.report.chapter import CHAPTERS, Chapter
 from purpleteam.report.collect import Evidence
 from purpleteam.report.figures import Series, curves, heat
-from purpleteam.report.numbers import heading, number_of, of_epsilon, of_value
-from purpleteam.report.view import DASH, Figure, Number, Table, row
+from purpleteam.report.numbers import grouped, heading, of_epsilon
+from purpleteam.report.swept import Metric
+from purpleteam.report.view import DASH, Figure, Number, Prose, Span, Table, row
 
-SEED = "seed"
 FIRST = ("epsilon", "limit")
 """What is on a figure's x-axis, the first that was varied; else another number."""
 MANY, LINES = 40, 12
 """A longer table is folded; of more lines no figure is drawn."""
 
 
-@dataclass(frozen=True)
-class Point:
-    """A measurement of a cell, and what of the cell's options was varied in the sweep."""
-
-    at: Mapping[str, Any]
-    record: Measurement
+def _said(name: str, text: str) -> str:
+    if name.rpartition(".")[2] == "epsilon" and (number := _number(text)) is not None:
+        return of_epsilon(number)
+    return text or DASH
 
 
-def points_of(evidence: Evidence) -> dict[str, list[Point]]:
-    """Return the measurements of the table's cells by metric, those of single classes left out.
-
-    What an older file of the sweep asked for is in the records, and not in the table.
-    """
-    by_id = {record.id: record for record in evidence.measurements}
-    current = _in_table(evidence)
-    calls = [note.facts for note in evidence.notes("asked")] if current else []
-    found: dict[str, list[Point]] = {}
-    for call in calls:
-        options = {key: _plain(value) for key, value in dict(call.get("options", {})).items()}
-        for record in filter(None, map(by_id.get, call.get("records", ()))):
-            counted = isinstance(record.value, Counts) or "class" in record.how
-            if record.id in current and not counted:
-                found.setdefault(record.name, []).append(Point(options, record))
-    return {name: _varied(points) for name, points in found.items()}
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
 
 
-def _in_table(evidence: Evidence) -> set[str]:
-    path = evidence.root / SWEEP_TABLE
-    if "sweep" not in evidence.asked or not path.is_file():
-        return set()
-    with path.open(encoding="utf-8", newline="") as file:
-        return {row["record"] for row in csv.DictReader(file) if "record" in row}
-
-
-def _plain(value: Any) -> Any:
-    """Return the one item of a list; several as text."""
-    if not isinstance(value, list | tuple):
-        return value
-    return value[0] if len(value) == 1 else ", ".join(map(str, value))
-
-
-def _varied(points: list[Point]) -> list[Point]:
-    """Return points with only those options of which there are several values."""
-    names = {name for point in points for name in point.at}
-    several = {n for n in names if len({str(point.at.get(n)) for point in points}) > 1}
-    return [
-        replace(point, at={name: point.at.get(name) for name in sorted(several)})
-        for point in points
-    ]
-
-
-def _groups(points: Sequence[Point], *without: str) -> dict[tuple[tuple[str, str], ...], Number]:
-    """Return a number for each choice of the other options: a mean where several were measured."""
-    grouped: dict[tuple[tuple[str, str], ...], list[Measurement]] = {}
-    for point in points:
-        key = tuple((n, _said(n, v)) for n, v in point.at.items() if n not in without)
-        grouped.setdefault(key, []).append(point.record)
-    return {key: _mean(records) for key, records in grouped.items()}
-
-
-def _said(name: str, value: Any) -> str:
-    return of_epsilon(value) if name == "epsilon" else DASH if value is None else str(value)
-
-
-def _mean(records: Sequence[Measurement]) -> Number:
-    """Return the mean of measurements with its t interval; one alone as it is."""
-    numbers = [number_of(record) for record in records]
-    number, values = numbers[0], [one.value for one in numbers]
-    if max(values) - min(values) > 1e-9 * max(1.0, *map(abs, values)):
-        bounds = (0.0, 1.0) if _are_shares(numbers) else (-math.inf, math.inf)
-        number = of_value(mean(values, bounds=bounds), records[0].name, records[0].id)
-    # where all are alike, the sample of one tells more than their spread
-    return replace(
-        number,
-        records=tuple(record.id for record in records),
-        flag="; ".join(dict.fromkeys(one.flag for one in numbers if one.flag)),
-        established=all(one.established for one in numbers),
-    )
-
-
-def _are_shares(numbers: Iterable[Number]) -> bool:
-    return all(0 <= end <= 1 for number in numbers for end in number.span)
-
-
-def _axis(points: Sequence[Point]) -> str:
+def _axis(metric: Metric) -> str:
     """Return which option is on the x-axis: a number of which there are several; empty if none."""
-    numbers = [
+    names = [
         name
-        for name in points[0].at
-        if name != SEED and all(isinstance(p.at[name], int | float) for p in points)
+        for name in metric.names
+        if all(_number(text) is not None for text in metric.values[name])
     ]
-    return next((name for name in (*FIRST, *numbers) if name in numbers), "")
+    return next((name for name in (*FIRST, *names) if name in names), "")
+
+
+def _left_out(evidence: Evidence) -> Iterator[Prose]:
+    """Say what of a large sweep is not on the page."""
+    if not evidence.swept.whole:
+        lines, table = grouped(evidence.swept.lines), Span("mono", SWEEP_TABLE)
+        told = f"The table has {lines} lines: too many for a page, which shows means, the lowest "
+        yield Prose(
+            (told + "and the highest, and holds the records of these alone. All are in ", table,
+             "; purple verify looks at the records themselves."), "callout",
+        )  # fmt: skip
 
 
 def _curves(evidence: Evidence) -> Iterator[Figure]:
-    for metric, points in points_of(evidence).items():
-        axis = _axis(points)
+    for name, metric in evidence.swept.metrics.items():
+        axis = _axis(metric)
+        if metric.many or not axis:
+            continue
+        rest = [other for other in metric.names if other != axis]
         lines: dict[str, dict[float, Number]] = {}
-        for x in sorted({float(point.at[axis]) for point in points} if axis else ()):
-            here = [point for point in points if float(point.at[axis]) == x]
-            for key, number in _groups(here, SEED, axis).items():
-                label = ", ".join(value for _, value in key) or metric.replace("_", " ")
-                lines.setdefault(label, {})[x] = number
-        if not lines or len(lines) > LINES:
+        groups = metric.by(axis, *rest)
+        for (text, *others), group in sorted(groups.items(), key=lambda one: float(one[0][0])):
+            told = (_said(*pair) for pair in zip(rest, others, strict=True))
+            label = ", ".join(told) or name.replace("_", " ")
+            lines.setdefault(label, {})[float(text)] = group.number
+        if len(lines) > LINES:
             continue
         series = [
             Series(label=label, points=line, colour=place % 8)
             for place, (label, line) in enumerate(lines.items())
         ]
-        title = f"{heading(metric)} over {axis}"
-        y_label = metric.replace("_", " ")
+        title = f"{heading(name)} over {axis}"
+        y_label = name.replace("_", " ")
         about = f"One line for each choice of the rest: the mean over seeds of {y_label}."
-        shares = all(_are_shares(line.values()) for line in lines.values())
+        shares = all(group.are_shares for group in groups.values())
         over = (0.0, 1.0) if shares else None
         svg = curves(title, about, series, x_label=axis, y_label=y_label, over=over, percent=shares)
         said = "Bands are 95 % intervals: over seeds where there are several, else of the sample."
@@ -143,35 +80,54 @@ def _curves(evidence: Evidence) -> Iterator[Figure]:
 
 def _maps(evidence: Evidence) -> Iterator[Figure]:
     """A square for each pair of the two options of which there are most values."""
-    for metric, points in points_of(evidence).items():
-        names = [name for name in points[0].at if name != SEED]
-        names.sort(key=lambda name: -len({str(point.at[name]) for point in points}))
-        if len(names) < 2:
+    for name, metric in evidence.swept.metrics.items():
+        pair = next((names for names in metric.views if len(names) == 2), tuple(metric.main[:2]))
+        if len(pair) < 2 or (metric.many and pair not in metric.views):
             continue
-        down, across = sorted(names[:2], key=lambda name: name == _axis(points))
-        rest = set(names[2:])
-        found = {dict(key)[down] + "\0" + dict(key)[across]: number
-                 for key, number in _groups(points, SEED, *rest).items()}  # fmt: skip
-        rows = list(dict.fromkeys(_said(down, point.at[down]) for point in points))
-        columns = list(dict.fromkeys(_said(across, point.at[across]) for point in points))
-        cells = [[found.get(f"{r}\0{c}") for c in columns] for r in rows]
-        title = f"{heading(metric)} by {down} and {across}"
-        over = f" and over {', '.join(sorted(rest))}" if rest else ""
+        down, across = sorted(pair, key=lambda option: option == _axis(metric))
+        groups = metric.by(*pair)
+        found = {tuple(key[pair.index(option)] for option in (down, across)): group
+                 for key, group in groups.items()}  # fmt: skip
+        rows, columns = (list(metric.values[option]) for option in (down, across))
+        means = {at: one.spread[0] if metric.many else one.number for at, one in found.items()}
+        cells = [[means.get((r, c)) for c in columns] for r in rows]
+        title = f"{heading(name)} by {down} and {across}"
+        rest = sorted(set(metric.names) - set(pair))
+        over = f" and over {', '.join(rest)}" if rest else ""
         about = f"One square for each pair; the mean over seeds{over}."
-        table = Table(title, (down, *columns), [
-            row(name, *(number or DASH for number in line))
-            for name, line in zip(rows, cells, strict=True)
+        said = [[_said(option, text) for text in texts]
+                for option, texts in ((down, rows), (across, columns))]  # fmt: skip
+        table = Table(title, (down, *said[1]), [
+            row(text, *(number or DASH for number in line))
+            for text, line in zip(said[0], cells, strict=True)
         ], folded=True)  # fmt: skip
-        yield Figure(title, heat(title, about, rows, columns, cells), (about,), table)
+        yield Figure(title, heat(title, about, said[0], said[1], cells), (about,), table)
 
 
 def _tables(evidence: Evidence) -> Iterator[Table]:
-    for metric, points in points_of(evidence).items():
-        groups = _groups(points, SEED)
-        names = [name for name in points[0].at if name != SEED]
-        rows = [row(*(value for _, value in key), number) for key, number in groups.items()]
-        title = f"{heading(metric)}, mean over seeds"
-        yield Table(title, (*names, heading(metric)), rows, folded=len(rows) > MANY, dense=True)
+    for name, metric in evidence.swept.metrics.items():
+        if metric.many:
+            yield from _of_single_options(name, metric)
+            continue
+        names = metric.names
+        rows = [
+            row(*(_said(*pair) for pair in zip(names, key, strict=True)), group.number)
+            for key, group in metric.by(*names).items()
+        ]
+        title = f"{heading(name)}, mean over seeds"
+        yield Table(title, (*names, heading(name)), rows, folded=len(rows) > MANY, dense=True)
+
+
+def _of_single_options(name: str, metric: Metric) -> Iterator[Table]:
+    for names, groups in metric.views.items():
+        if len(names) == 1:
+            rows = [
+                row(_said(names[0], key), grouped(len(group.values)), *group.spread)
+                for (key,), group in groups.items()
+            ]
+            title = f"{heading(name)} by {names[0]}, over all the rest"
+            columns = (names[0], "Cells", "Mean", "Lowest", "Highest")
+            yield Table(title, columns, rows, folded=len(rows) > MANY, dense=True)
 
 
 class SweepChapter(Chapter):
@@ -184,7 +140,7 @@ class SweepChapter(Chapter):
 CHAPTER = SweepChapter(
     title="Sweep",
     lead="The product of what was asked for: every cell is one call of a verb.",
-    parts=(_curves, _maps, _tables),
+    parts=(_left_out, _curves, _maps, _tables),
     means="A number is the mean of its cells over seeds, with a t interval; where all are alike, "
     "or there is one, it is with the interval of the sample.",
     means_not="Cells share their images, so two curves differ less by chance than their bands "
