@@ -19,6 +19,7 @@ from torch import nn
 from purpleteam.attacks import FGSM, PGD, curve, evaluate
 from purpleteam.attacks.outcomes import RobustEvaluation
 from purpleteam.attacks.soundness import soundness_of
+from purpleteam.attacks.soundness.case import Case
 from purpleteam.certify.cascade import certify_ball
 from purpleteam.core.errors import DataError, UsageError
 from purpleteam.data import Dataset, ImageSet, dataset_from, load_dataset, streamed
@@ -210,7 +211,17 @@ def attacked(images: ImageSet, **how: Any) -> dict[float, RobustEvaluation]:
     return curve(net(), images, LADDER, [0.02, 0.05], batch_size=BATCH, **how)
 
 
-def test_an_attack_reads_a_batch_at_a_time_and_finds_the_same(small: None) -> None:
+@pytest.fixture
+def never_whole(small: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let nothing ask for all images as one array."""
+
+    def whole(*_: Any, **how: Any) -> Any:
+        raise AssertionError("all images were read into one array")
+
+    monkeypatch.setattr(Streamed, "__array__", whole)
+
+
+def test_an_attack_reads_a_batch_at_a_time_and_finds_the_same(never_whole: None) -> None:
     few = Few()
     held, found = attacked(MANY, kept=len(MANY)), attacked(few.images, kept=10)
     assert few.most <= MOST
@@ -224,7 +235,7 @@ def test_an_attack_reads_a_batch_at_a_time_and_finds_the_same(small: None) -> No
             large.x_adv[:2]
 
 
-def test_measuring_certifying_and_training_read_a_batch_at_a_time(small: None) -> None:
+def test_measuring_certifying_and_training_read_a_batch_at_a_time(never_whole: None) -> None:
     few, held = Few(), MANY
     model, recipe = net(), Recipe(epochs=1, batch_size=BATCH)
     numbers = measure(model, few.images, classes=3, batch_size=BATCH)
@@ -256,10 +267,12 @@ def test_certificates_of_parts_are_those_of_the_whole(
     assert all(parted.decided_by[row] != "clean" for row in parted.counterexamples)
 
 
-def test_the_check_of_an_evaluation_looks_at_what_is_kept(small: None) -> None:
+def test_the_check_of_an_evaluation_looks_at_what_is_kept(never_whole: None) -> None:
     found = [*attacked(Few().images, kept=20).values()]
-    sound = soundness_of(net(), Few().images, LADDER, found, looked_at=20)
-    assert sound.overstates is None or sound.overstates.n == 20
+    case = Case(net(), Few().images, LADDER, found, 0, 15)
+    assert {*case.looked_at, *case.probed} <= {*found[-1].kept}
+    sound = soundness_of(net(), Few().images, LADDER, found, looked_at=15)
+    assert sound.overstates is None or sound.overstates.n == 15
     assert sound.breaks is None or set(sound.breaks.rows) <= set(found[-1].kept)
     counted = found[-1].counting(sound.breaks)
     assert counted.x_adv[counted.kept].shape == (20, *PIXELS.shape[1:])
