@@ -3,6 +3,7 @@
 import os
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -31,6 +32,9 @@ def build():
 """
 
 
+WAITS = "__import__('time').sleep(600)"
+
+
 @pytest.fixture(params=["inline", "inline of one", "ray"])
 def engine(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -39,7 +43,7 @@ def engine(
     name = request.param.split()[0]
     if name == "ray" and find_spec("ray") is None:
         pytest.skip("Ray is not installed; try: pip install 'purpleteam[ray]'")
-    workers = 1 if request.param.endswith("one") else 2
+    workers = None if request.param.endswith("one") else 2
     monkeypatch.setenv("DRIVER", str(os.getpid()))
     monkeypatch.chdir(tmp_path)
     made = ENGINES[name](workers=workers, threads=1, address=None)
@@ -77,6 +81,15 @@ def test_an_engine_tells_what_failed_and_goes_on(engine: Engine) -> None:
     assert "'none'" in found["bad"].error
     alone = type(engine).__name__ == "Alone"  # which the job would have killed
     assert found["of 23"].error.startswith("" if alone else "crashed 3 times")
+
+
+def test_a_job_that_hangs_is_ended_and_told(engine: Engine) -> None:
+    if type(engine).__name__ == "Alone":
+        pytest.skip("one process cannot end itself and go on")
+    Path("own.py").write_text(OWN.replace("os.kill(os.getpid(), 9)", WAITS), encoding="utf-8")
+    asked = deque(replace(job, seconds=15.0) for job in jobs("own.py:build", [20, 23]))
+    found = {outcome.key: outcome.error for outcome in engine.run(asked)}
+    assert found == {"of 20": "", "of 23": "took more than 15 s"}
 
 
 def test_only_ray_has_an_address() -> None:

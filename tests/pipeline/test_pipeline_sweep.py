@@ -28,7 +28,7 @@ from purpleteam.pipeline.plan import read_plan
 from purpleteam.pipeline.sweep import Swept, _alone, run_sweep
 from purpleteam.pipeline.sweep_table import _text
 from purpleteam.report import swept as report_swept
-from purpleteam.report.swept import Group, Line, read_table
+from purpleteam.report.swept import read_table
 
 SWEEP = """
 name: tiny
@@ -249,21 +249,6 @@ def test_the_page_shows_curves_a_map_and_a_table(file: Path, tmp_path: Path) -> 
     lines = (tmp_path / "out" / "exports" / "sweep.csv").read_text("utf-8").splitlines()
     assert lines[0].startswith("verb,model,images,attack,epsilon,seed,")
     assert json.loads((tmp_path / "out" / "run.json").read_text("utf-8"))["status"] == "finished"
-
-
-def test_a_mean_is_as_doubtful_as_its_worst_seed_and_is_of_all() -> None:
-    def group(*values: tuple[float, str]) -> Group:
-        made = Group("loss")
-        for value, verdict in values:
-            flag, sound = verdict if verdict == "weak" else "", verdict != "not_established"
-            made.add(Line(value, value - 1, value + 1, 20, flag, sound, f"m-{value}"), whole=True)
-        return made
-
-    number = group((2.0, "sound"), (3.0, "weak"), (4.0, "not_established")).number
-    assert (number.value, len(number.records), number.established) == (3.0, 3, False)
-    assert "weak" in number.flag
-    alike = group((2.0, "sound"), (2.0, "not_established")).number
-    assert (alike.value, alike.established) == (2.0, False)
 
 
 def test_a_large_page_is_of_a_part_of_the_records_and_says_so(

@@ -6,5 +6,6 @@
 - `validation` what a stage would stumble over, refused before any work
 - `state`     what the stages share;  `ahead`: its cells, by an engine;  `cells`: one of them
 - `sweep`     the cells of a `plan`, the product of what a file lists;  `engines/`: who does them
+- `naming`    what a cell of a sweep is named by;  `sweep_table`: all that its cells measured
 - `replay`    re-run the cell behind one record and compare
 """

@@ -2,7 +2,7 @@
 
 - `render`     the two pages of a run: one self-contained HTML file, and `markdown`
 - `tables`     results/*.json into the tables of the README
-- `collect`    the run folder, read once and asked by name
+- `collect`    the run folder, read once and asked by name;  `swept`: the table of a sweep
 - `view`       what a page is made of; a `Number` cannot be made without its record's id
 - `numbers`    how figures are written: percent only here, interval and n beside
 - `chapter`    a chapter is a declaration in CHAPTERS;  `chapters/`: one file each

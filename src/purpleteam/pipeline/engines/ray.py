@@ -45,7 +45,7 @@ class Cluster:
         self.ray: Any = ray
         here: dict[str, Any] = {} if address else {"num_cpus": workers, "include_dashboard": False}
         try:
-            ray.init(address=address, log_to_driver=False, logging_level="ERROR", **here)
+            ray.init(address=address or "local", log_to_driver=False, logging_level="ERROR", **here)
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise UsageError(f"--address {address!r}: {reason_of(error)}") from error
         self.most = workers or max(1, int(ray.cluster_resources().get("CPU", 1)) // threads)
@@ -175,7 +175,7 @@ def _timed(job: Job) -> Outcome:
         raise Late
 
     signal.signal(signal.SIGALRM, late)
-    faulthandler.dump_traceback_later(2 * job.seconds, exit=True, file=sys.__stderr__)
+    faulthandler.dump_traceback_later(2 * job.seconds, exit=True, file=2)
     signal.setitimer(signal.ITIMER_REAL, job.seconds)
     try:
         return do(job)
