@@ -59,7 +59,7 @@ def _curves(evidence: Evidence) -> Iterator[Figure]:
         lines: dict[str, dict[float, Number]] = {}
         groups = metric.by(axis, *rest)
         for (text, *others), group in sorted(groups.items(), key=lambda one: float(one[0][0])):
-            told = (_said(*pair) for pair in zip(rest, others, strict=True))
+            told = (_said(*pair) for pair in zip(rest, others, strict=True) if pair[1])
             label = ", ".join(told) or name.replace("_", " ")
             lines.setdefault(label, {})[float(text)] = group.number
         if len(lines) > LINES:
@@ -89,10 +89,11 @@ def _maps(evidence: Evidence) -> Iterator[Figure]:
         found = {tuple(key[pair.index(option)] for option in (down, across)): group
                  for key, group in groups.items()}  # fmt: skip
         rows, columns = (list(metric.values[option]) for option in (down, across))
-        means = {at: one.spread[0] if metric.many else one.number for at, one in found.items()}
+        rest = sorted(set(metric.names) - set(pair))
+        # over different things a mean has no interval
+        means = {at: one.spread[0] if rest else one.number for at, one in found.items()}
         cells = [[means.get((r, c)) for c in columns] for r in rows]
         title = f"{heading(name)} by {down} and {across}"
-        rest = sorted(set(metric.names) - set(pair))
         over = f" and over {', '.join(rest)}" if rest else ""
         about = f"One square for each pair; the mean over seeds{over}."
         said = [[_said(option, text) for text in texts]
