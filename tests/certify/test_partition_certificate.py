@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from purpleteam.certify import LEARNERS, PartitionCertificate, certify_partitions
+from purpleteam.certify import LEARNERS, PartitionCertificate, certify_partitions, dpa
 from purpleteam.certify.dpa import Layout
 from purpleteam.core.errors import DataError, UsageError
 from purpleteam.data.images import Dataset, ImageSet
@@ -112,6 +112,15 @@ def test_what_does_not_fit_is_refused(digits: Dataset) -> None:
         certify_partitions(digits.train, wide, classes=10)
     with pytest.raises(DataError, match="labels from 0 to 9 do not fit 5 classes"):
         certify_partitions(digits.train, digits.validation, classes=5)
+
+
+def test_networks_that_memory_would_not_hold_are_refused_after_the_first_parts(
+    digits: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dpa, "MOST_BYTES", 1 << 20)
+    message = "networks of 16 parts and 10 classes take .* GiB, more than .*at most 12"
+    with pytest.raises(UsageError, match=message):
+        certify_partitions(digits.train, digits.test, classes=10, parts=16)
 
 
 def test_parts_too_large_to_learn_from_are_refused(digits: Dataset) -> None:

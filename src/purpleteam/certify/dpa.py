@@ -42,6 +42,7 @@ ROOM = 1.5  # a part's images are Poisson distributed: a part of 27 all but neve
 SMALLEST = 8
 TOGETHER = 64  # parts that answer in one multiplication
 TILE = 500  # images in one multiplication
+MOST_BYTES = 8 << 30  # of the networks of all parts together
 FEW = 50  # images whose edges stay in the processor's cache
 
 
@@ -138,6 +139,13 @@ class Ensemble:
             for start in range(0, len(parts), TOGETHER):
                 some = [train.take(part) for part in parts[start : start + TOGETHER]]
                 groups.append(learner.fit(some, first=start, capacity=capacity, classes=classes))
+                each = sum(layer.nbytes for layer in groups[0]) // min(TOGETHER, len(parts))
+                if (size := each * len(parts)) > MOST_BYTES:
+                    raise UsageError(
+                        f"the networks of {len(parts)} parts and {classes} classes take "
+                        f"{size / 2**30:.1f} GiB, more than {MOST_BYTES / 2**30:g}: name fewer "
+                        f"parts, at most {MOST_BYTES // each}"
+                    )
                 task.advance(len(some))
         return cls(learner, tuple(groups), classes)
 
@@ -306,7 +314,8 @@ def certify_partitions(
 
     Raises:
         DataError: there are no images, or shapes or labels do not fit.
-        UsageError: the parts are too large for the learner, or too many.
+        UsageError: the parts are too large for the learner, or too many, or would take too much
+            memory.
     """
     if not len(train) or not len(images):
         raise DataError("a certificate needs at least one training image and one to classify")

@@ -9,7 +9,7 @@ import numpy as np
 
 from purpleteam import verbs
 from purpleteam.certify.network import Unsupported, network_of
-from purpleteam.core.errors import ModelError, RunError
+from purpleteam.core.errors import ModelError, RunError, UsageError
 from purpleteam.core.records import Artefact, Measurement, Record, notes_of
 from purpleteam.core.runfolder import RunFolder
 from purpleteam.core.schema import MODEL
@@ -27,7 +27,12 @@ def certify_partition(run: Run) -> None:
     doing = {key: run.doing[key] for key in ("threads", "run", "progress")}
     if asked["changes"]:
         certify = partial(verbs.certify, run.dataset, method="dpa", **asked, seed=seed, **doing)
-        run.cell("certify", "partitions", asked, lambda: certify().records)
+        try:
+            run.cell("certify", "partitions", asked, lambda: certify().records)
+        except UsageError as error:
+            if asked["parts"] is not None:
+                raise
+            run.left_out("certify", "Certificates against poison", str(error))
 
 
 def certify_baseline(run: Run) -> Iterator[Piece]:
