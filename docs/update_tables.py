@@ -260,6 +260,7 @@ BLOCKS: dict[str, Callable[[Path], str]] = {
     "reproducible": verdict_tables.reproducible,
     "restart": serving_tables.restart,
     "scale": scale_tables.scale,
+    "scale_million": scale_tables.million,
     "scan": scan_tables.files,
     "scan_cost": scan_tables.cost,
     "scan_fuzz": scan_tables.fuzz,
@@ -284,6 +285,7 @@ FILES = {
     "assignment_claims": "mnist",
     "inputs_known": "inputs",
     "own_python": "own",
+    "scale_million": "scale",
     **{f"scan_{name}": "scan" for name in ("cost", "fuzz", "source", "unseen")},
     **{f"verdicts_{name}": "verdicts" for name in ("ladder", "loops")},
 }

@@ -219,8 +219,8 @@ def read_table(root: Path) -> Swept:
             few = [name for name in made.main if len(several[name]) <= most]
             pairs = ((a, b) for a in few for b in few if a != b)
             fits = (pair for pair in pairs if len(several[pair[0]]) * len(several[pair[1]]) <= most)
-            wanted = [*((name,) for name in few), *(next(([p] for p in fits), []))]
-        made.views = {names: {} for names in wanted or [()]}
+            wanted = [(), *((name,) for name in few), *(next(([p] for p in fits), []))]
+        made.views = {names: {} for names in wanted}
     for row in _rows(path):
         if not row.get("class") and (line := _line(row)):
             for names, groups in metrics[row["metric"]].views.items():

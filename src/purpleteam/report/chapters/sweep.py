@@ -121,13 +121,14 @@ def _tables(evidence: Evidence) -> Iterator[Table]:
 
 def _of_single_options(name: str, metric: Metric) -> Iterator[Table]:
     for names, groups in metric.views.items():
-        if len(names) == 1:
+        if len(names) < 2:
+            by = names[0] if names else "all"
             rows = [
-                row(_said(names[0], key), grouped(len(group.values)), *group.spread)
-                for (key,), group in groups.items()
+                row(_said(by, *key) if key else "all", grouped(len(group.values)), *group.spread)
+                for key, group in groups.items()
             ]
-            title = f"{heading(name)} by {names[0]}, over all the rest"
-            columns = (names[0], "Cells", "Mean", "Lowest", "Highest")
+            title = f"{heading(name)} by {by}, over all the rest" if names else heading(name)
+            columns = (by, "Cells", "Mean", "Lowest", "Highest")
             yield Table(title, columns, rows, folded=len(rows) > MANY, dense=True)
 
 
