@@ -22,6 +22,7 @@ import attack_tables
 import backdoor_tables
 import certified_tables
 import colour_tables
+import scale_images_tables
 import scale_tables
 import scan_tables
 import serving_tables
@@ -45,6 +46,7 @@ DOCS = (
     "backdoors",
     "certificates",
     "colour",
+    "large",
     "measured",
     "scanning",
     "signing",
@@ -260,6 +262,7 @@ BLOCKS: dict[str, Callable[[Path], str]] = {
     "reproducible": verdict_tables.reproducible,
     "restart": serving_tables.restart,
     "scale": scale_tables.scale,
+    **scale_images_tables.BLOCKS,
     "scale_million": scale_tables.million,
     "scan": scan_tables.files,
     "scan_cost": scan_tables.cost,
@@ -285,6 +288,7 @@ FILES = {
     "assignment_claims": "mnist",
     "inputs_known": "inputs",
     "own_python": "own",
+    **dict.fromkeys(scale_images_tables.BLOCKS, "scale"),
     "scale_million": "scale",
     **{f"scan_{name}": "scan" for name in ("cost", "fuzz", "source", "unseen")},
     **{f"verdicts_{name}": "verdicts" for name in ("ladder", "loops")},
