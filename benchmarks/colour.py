@@ -115,6 +115,7 @@ def told(records: Iterable[Record]) -> dict[str, Any]:
             if one.name in (MODEL_SCAN, TRAINING_SET_SCAN):
                 scan = {"of": one.name, "backdoored": facts["backdoored"]}
                 scan |= {"planted": facts["planted"], "target_label": facts.get("target_label")}
+                scan |= {"kind": facts.get("kind"), "source_labels": facts.get("source_labels")}
                 found["scans"].append(scan | {"reasons": list(facts.get("reasons", ()))})
             if one.name == NO_REPAIR:
                 repair = {"model": facts["model_name"], "not_done": facts["why"]}

@@ -137,7 +137,9 @@ def certificates(path: Path) -> str:
         "Falsified",
         "Unknown",
     )
-    return _table(columns, rows)
+    asked = _first(runs[_ordered(runs)[0]])["asked"]["certify"]
+    said = f"Bounds in a ball may take {asked['seconds']} s an image, on the first {asked['limit']}"
+    return f"{_table(columns, rows)}\n\n{said}. Partitions are of all test images."
 
 
 def backdoors(path: Path) -> str:
@@ -229,7 +231,9 @@ def _of_scan(name: str, run: Run, of: str, called: str) -> Iterator[str]:
         reasons = "; ".join((_scan(run, of, True) or {}).get("reasons", ()))
         yield f"{name}: {called}: {planted}{f': {reasons}' if reasons else ''}."
     if clean == "false alarm":
-        yield f"{name}: the {called} raises a false alarm on clean images."
+        scan = _scan(run, of, False) or {}
+        kind = f", a {scan['kind']} trigger to label {scan['target_label']}"
+        yield f"{name}: {called}: false alarm on what is clean{kind if scan.get('kind') else ''}."
 
 
 BLOCKS = {
