@@ -13,10 +13,13 @@ PurpleError                  exit code 2: usage, unreadable input, tool error
 """
 
 import difflib
+import errno
 import sysconfig
 import traceback
 from collections.abc import Iterable
 from pathlib import Path
+
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
 
 class PurpleError(Exception):
@@ -116,3 +119,13 @@ def failure_of(error: BaseException) -> str:
     if isinstance(error, PurpleError):
         return text
     return f"{type(error).__name__}: {text} in {place_of(error)[1] or 'a library'}"
+
+
+def disk_is_full(error: BaseException | None) -> bool:
+    """Say whether an error, or what it was raised from, is that nothing more can be written."""
+    while error is not None:
+        full = isinstance(error, OSError) and error.errno in FULL_DISK
+        if full or "No space left on device" in str(error):  # as safetensors and torch pass it on
+            return True
+        error = error.__cause__ or error.__context__
+    return False

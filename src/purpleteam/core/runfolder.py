@@ -9,14 +9,14 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from purpleteam.core.cell_index import CellIndex
 from purpleteam.core.digest import canonical_json, sha256_bytes, sha256_file
-from purpleteam.core.errors import NeedsFailed, RunError
+from purpleteam.core.errors import NeedsFailed, RunError, disk_is_full
 from purpleteam.core.ledger import Ledger, end_differs
 from purpleteam.core.machine import actor, machine, versions
 from purpleteam.core.records import Artefact, Failure, Note, Record, record_from_json
@@ -219,6 +219,18 @@ class RunFolder:
         if status == "finished":
             shutil.rmtree(self.path / DRAFTS, ignore_errors=True)
         self._write({**self.info, "status": status, **facts, "records": self._ledger.head()})
+
+    @contextmanager
+    def stoppable(self, remedy: str) -> Iterator[None]:
+        """Note where the work inside is stopped; a full disk is a RunError with the remedy."""
+        try:
+            yield
+        except BaseException as error:
+            with suppress(OSError):  # on a full disk run.json stays as it is: running
+                self.finish("stopped")
+            if disk_is_full(error):
+                raise RunError(f"no space is left for {str(self.path)!r}; {remedy}") from error
+            raise
 
     def _keep(self, key: str, stage: str, made: list[Record]) -> list[Record]:
         """Write the records of a cell with its closing line, and return them."""

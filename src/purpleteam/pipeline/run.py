@@ -3,17 +3,15 @@
 What fails is recorded and what does not need it goes on; a stop and a full disk end the run.
 """
 
-import errno
 import json
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from purpleteam.core.errors import NeedsFailed, RunError, failure_of
+from purpleteam.core.errors import NeedsFailed, RunError, disk_is_full, failure_of
 from purpleteam.core.plugins import module_of
 from purpleteam.core.progress import SILENT, Progress
 from purpleteam.core.provenance import check_key, sign_run
@@ -61,7 +59,6 @@ STAGES: dict[str, list[Stage]] = {
 """The flow, in parts that do not need each other but for what they ask for by name; a plug-in
 adds its own. `report` follows: it reads the folder and nothing else."""
 
-FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 TOLD_OF = (
     *("dataset", "published-figures", "scan", "served"),
     *("model", "model-scan", "training-set-scan", "no-repair"),
@@ -137,7 +134,7 @@ def run(
         if told is not None:
             told(failure, error)
 
-    try:
+    with state.folder.stoppable("free some, and go on with --resume"):
         if helpers:
             work_ahead(state, helpers)
             took["side by side"] = time.perf_counter() - started
@@ -153,13 +150,6 @@ def run(
         except RunError as error:
             what = "hold certificates against attacks"
             failed(Failure(stage="certify", what=what, reason=failure_of(error)), error)
-    except BaseException as error:
-        with suppress(OSError):  # on a full disk run.json stays as it is: running
-            state.folder.finish("stopped")
-        if _disk_is_full(error):
-            remedy = "free some, and go on with --resume"
-            raise RunError(f"no space is left for {str(out)!r}; {remedy}") from error
-        raise
     state.folder.finish("incomplete" if failures else "finished")
     before = time.perf_counter()
     files = render(state.folder.path)
@@ -220,7 +210,7 @@ def do_stage(run: Run, stage: str, failed: Told) -> None:
             for inner in piece.inner():
                 do(inner)
         except (Exception, SystemExit) as error:  # a net of the user's may exit
-            if _disk_is_full(error):
+            if disk_is_full(error):
                 raise
             needs = error.needs if isinstance(error, NeedsFailed) else ""
             reason = failure_of(error)
@@ -239,16 +229,6 @@ def parts_of(run: Run, stage: str) -> list[Piece]:
         if stage in run.config.stages
         and any(f"{part.__module__}.".startswith(f"{room}.") for room in rooms)
     ]
-
-
-def _disk_is_full(error: BaseException | None) -> bool:
-    """Say whether an error, or what it was raised from, is that nothing more can be written."""
-    while error is not None:
-        full = isinstance(error, OSError) and error.errno in FULL_DISK
-        if full or "No space left on device" in str(error):  # as safetensors and torch pass it on
-            return True
-        error = error.__cause__ or error.__context__
-    return False
 
 
 def write_results(run: Path, path: Path) -> None:

@@ -101,8 +101,8 @@ def run_sweep(
         before = len(state) - sum(driver.missing.values())
         with closing(at_work) if at_work else nullcontext():
             folder = driver.folder = folder or RunFolder.create(place, _asked(plan))
-            try:
-                with progress.task(f"{len(state)} cells", len(state)) as task:
+            with folder.stoppable("free some, and give the same command again"):
+                with closing(driver.left), progress.task(f"{len(state)} cells", len(state)) as task:
                     task.advance(before)
                     driver.fill(jobs := deque[Job]())
                     for outcome in at_work.run(jobs) if at_work else ():
@@ -111,19 +111,8 @@ def run_sweep(
                         driver.take_over(AT_ONCE)
                         driver.fill(jobs)
                         task.advance(driver.ended - ended)
-                driver.take_over()
-            except BaseException:
-                folder.finish("stopped")
-                raise
-            finally:
-                driver.left.close()
-        failures = tuple(driver.failures())
-        if failures:
-            folder.made_again(STAGE, "failures", failures)
-        tables = write_table(place / SWEEP_TABLE, plan, driver.done())
-        folder.made_again(STAGE, "table", [folder.artefact(one, "purple sweep") for one in tables])
-        folder.finish("incomplete" if failures else "finished")
-        render(place)
+                    driver.take_over()
+                failures = _told(place, plan, folder, driver)
     return Swept(
         run=out,
         report=out / "report.html",
@@ -134,6 +123,18 @@ def run_sweep(
         failures=failures,
         seconds=time.perf_counter() - started,
     )
+
+
+def _told(place: Path, plan: Plan, folder: RunFolder, driver: _Driver) -> tuple[Failure, ...]:
+    """Write table and report; return which cells failed."""
+    failures = tuple(driver.failures())
+    if failures:
+        folder.made_again(STAGE, "failures", failures)
+    tables = write_table(place / SWEEP_TABLE, plan, driver.done())
+    folder.made_again(STAGE, "table", [folder.artefact(one, "purple sweep") for one in tables])
+    folder.finish("incomplete" if failures else "finished")
+    render(place)
+    return failures
 
 
 class _Driver:
