@@ -47,12 +47,12 @@ class Case:
 
 CASES = {
     "digits": Case("digits", 20, epsilon=0.1, recipes=(HARDENED,)),
-    "10 easy": Case("shapes", 8, recipes=(HARDENED,)),
-    "10 hard": Case("shapes:hard=true", 8, recipes=(HARDENED,)),
-    "3 easy": Case("shapes:classes=3,images=1500", 8),
-    "3 hard": Case("shapes:classes=3,images=1500,hard=true", 8),
-    "100 easy": Case("shapes:classes=100,images=6000", 8, lab=False, seeds=1),
-    "1000 easy": Case("shapes:classes=1000,images=10000", 8, lab=False, seeds=1),
+    "10 easy": Case("drawn_shapes", 8, recipes=(HARDENED,)),
+    "10 hard": Case("drawn_shapes:hard=true", 8, recipes=(HARDENED,)),
+    "3 easy": Case("drawn_shapes:classes=3,images=1500", 8),
+    "3 hard": Case("drawn_shapes:classes=3,images=1500,hard=true", 8),
+    "100 easy": Case("drawn_shapes:classes=100,images=6000", 8, lab=False, seeds=1),
+    "1000 easy": Case("drawn_shapes:classes=1000,images=10000", 8, lab=False, seeds=1),
 }
 
 

@@ -30,11 +30,23 @@ def toy(*, channels: int = 1, counts=(7, 3, 2)) -> Dataset:
     return Dataset(name="toy", classes=("cat", "dog"), **parts)
 
 
+def test_a_name_goes_before_a_folder_of_that_name_and_says_so(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "digits").mkdir()
+    made = load_dataset("digits")
+    assert made.origin["notes"] == (
+        "'digits' is the data set of that name, not the folder here: that is './digits'",
+    )
+    assert made.digest == DATASETS["digits"]().digest
+    save_dataset(toy(), tmp_path / "digits" / "own")
+    assert load_dataset("./digits/own").digest == toy().digest
+
+
 def test_an_unknown_reference_names_the_value_and_the_choices():
     with pytest.raises(UsageError) as caught:
         load_dataset("mnits")
     assert str(caught.value) == (
-        "unknown dataset 'mnits' (did you mean 'mnist'?); known: digits, mnist, shapes, or a "
+        "unknown dataset 'mnits' (did you mean 'mnist'?); known: digits, drawn_shapes, mnist, or a "
         "folder, or module:factory (MAITE)"
     )
 
@@ -47,7 +59,7 @@ def test_a_new_dataset_is_one_function_that_is_known_by_its_name_everywhere(monk
         return toy()
 
     assert load_dataset("toys").digest == toy().digest
-    with pytest.raises(UsageError, match="known: digits, mnist, shapes, toys, or a folder"):
+    with pytest.raises(UsageError, match="known: digits, drawn_shapes, mnist, toys, or a folder"):
         load_dataset("tyos")
     with pytest.raises(UsageError, match="no folder of image files"):
         load_dataset("toys:resize=32")

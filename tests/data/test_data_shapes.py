@@ -11,10 +11,10 @@ from purpleteam.data.sources import shapes
 from purpleteam.data.sources.shapes import class_table, load_shapes
 
 PINNED = {
-    "shapes:images=100": "fd767caf3661a7c14404aa1b75549d97",
-    "shapes:images=100,hard=true": "96ca114acf092c007323cd774a969f1c",
-    "shapes:classes=1000,images=2000,size=16,seed=3": "5a8adf2ba3e92dabcd20aaab1b0d9a72",
-    "shapes:classes=3,images=10,size=224": "147a0a1f3dbc1cfa6f7650a79383f582",
+    "drawn_shapes:images=100": "fd767caf3661a7c14404aa1b75549d97",
+    "drawn_shapes:images=100,hard=true": "96ca114acf092c007323cd774a969f1c",
+    "drawn_shapes:classes=1000,images=2000,size=16,seed=3": "5a8adf2ba3e92dabcd20aaab1b0d9a72",
+    "drawn_shapes:classes=3,images=10,size=224": "147a0a1f3dbc1cfa6f7650a79383f582",
 }
 
 
@@ -81,7 +81,7 @@ def test_images_are_noisier_and_of_closer_colours_where_it_is_hard():
 
 
 def test_its_parameters_are_told_and_named():
-    found = load_dataset("shapes:classes=4,hard=true,size=20,seed=7")
+    found = load_dataset("drawn_shapes:classes=4,hard=true,size=20,seed=7")
     told = {"classes": 4, "hard": True, "size": 20, "images": 3000, "seed": 7}
     assert found.name == "shapes-4-20px-hard" and found.shape == (20, 20, 3)
     assert found.origin["parameters"] == told
@@ -101,8 +101,8 @@ def test_its_parameters_are_told_and_named():
     ],
 )
 def test_a_wrong_parameter_is_refused_by_name_with_its_choices(fields, message):
-    with pytest.raises(PurpleError, match=f"^dataset shapes: {message}"):
-        load_dataset(f"shapes:{fields}")
+    with pytest.raises(PurpleError, match=f"^dataset drawn_shapes: {message}"):
+        load_dataset(f"drawn_shapes:{fields}")
 
 
 def test_a_data_set_of_a_plug_in_takes_parameters_in_the_same_way(monkeypatch):

@@ -45,7 +45,7 @@ def measured(result: RunResult, name: str) -> list[Measurement]:
 def colour(tmp_path_factory: pytest.TempPathFactory) -> RunResult:
     """A finished run of every stage on images in colour."""
     folder = tmp_path_factory.mktemp("colour")
-    return small_run("shapes:classes=3,images=60,size=16", folder)
+    return small_run("drawn_shapes:classes=3,images=60,size=16", folder)
 
 
 def test_every_stage_works_on_colour(colour: RunResult) -> None:
@@ -80,7 +80,7 @@ def test_classes_are_called_by_their_names(colour: RunResult) -> None:
 
 def test_a_thousand_classes_give_a_run_and_a_page_of_bounded_size(tmp_path: Path) -> None:
     stages = "stages=['data','models','attacks','certify']"
-    found = small_run("shapes:classes=1000,images=2000,size=16", tmp_path, stages)
+    found = small_run("drawn_shapes:classes=1000,images=2000,size=16", tmp_path, stages)
     assert not found.failures
     assert found.report.stat().st_size < 3_000_000
     records = RunFolder.open(found.run).records()

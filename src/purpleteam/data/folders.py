@@ -8,7 +8,7 @@ import inspect
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ def load_dataset(
 
     Args:
         reference: a name, a folder, a file of arrays or `module:factory`, and behind a colon
-            what the function of that name takes, `shapes:classes=100,hard=true`, or how image
+            what the function of that name takes, `drawn_shapes:classes=100,hard=true`, or how image
             files are read: `my_images:resize=32,skip_unreadable=true`.
         read_arrays: reads a file of arrays; the default takes .npz and .npy alone, and
             `scan.formats.read_arrays` pickled ones too, of which nothing is unpickled.
@@ -62,7 +62,12 @@ def load_dataset(
         asked: dict[str, Any] = {key: getattr(options, key) for key in values}
         if "progress" in inspect.signature(source).parameters:
             asked["progress"] = progress
-        return source(**asked)
+        made = source(**asked)
+        if not Path(name).is_dir():
+            return made
+        other = f"{name!r} is the data set of that name, not the folder here: that is './{name}'"
+        notes = (*made.origin.get("notes", ()), other)
+        return replace(made, origin={**made.origin, "notes": notes})
     if values:
         reading = build(Reading, values, f"dataset {str(reference)!r}")
     folder = Path(name)

@@ -21,7 +21,7 @@ Images = Annotated[
     Any,
     Option(
         name="--dataset",
-        help="mnist, digits, shapes[:field=value,...], a folder of IDX files, of class folders or "
+        help="mnist, digits, drawn_shapes[:field=value,...], a folder of IDX files, of class folders or "
         "of images with labels.csv, an .npz, .npy or pickled file of arrays, or module:factory "
         "for MAITE.",
     ),

@@ -90,7 +90,7 @@ TEXTURES = {  # in step with the shape's own sheet
 }
 
 
-@DATASETS.register("shapes")
+@DATASETS.register("drawn_shapes")
 def load_shapes(
     *,
     classes: int = 10,
@@ -125,7 +125,7 @@ def load_shapes(
         if not least <= value <= most:
             reason = f", for {classes} classes" if name == "images" else ""
             raise UsageError(
-                f"dataset shapes: {name} must be {least} to {most}, not {value}{reason}"
+                f"dataset drawn_shapes: {name} must be {least} to {most}, not {value}{reason}"
             )
     return _drawn(classes, hard, size, count, seed, progress)
 
