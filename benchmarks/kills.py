@@ -197,7 +197,7 @@ def trial(
 def measured(engine: str, moments: int) -> list[dict[str, Any]]:
     """Return a row for each strike."""
     rows: list[dict[str, Any]] = []
-    with tempfile.TemporaryDirectory(prefix="purple-kills-", dir="/var/tmp") as name:
+    with tempfile.TemporaryDirectory(prefix="purple-kills-") as name:
         place = Path(name)
         notes = place / "notes"
         alone = Sweep(place / "alone", (), notes)

@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -21,7 +22,8 @@ from types import MappingProxyType
 
 BRIDGE, NET, PORT = "purplebr", "10.77.0", 6379
 RAY = Path(sys.executable).with_name("ray")
-CURRENT = Path("/tmp/ray/ray_current_cluster")  # noqa: S108 - Ray's own place
+OWN = Path(tempfile.gettempdir(), "ray")  # Ray's own place
+CURRENT = OWN / "ray_current_cluster"
 WAIT = 60.0  # seconds for a node to be there
 
 
@@ -96,7 +98,7 @@ class Nodes:
         if not self.isolated:
             return list(command)
         own = (
-            'mkdir -p /tmp/ray && mount -t tmpfs none /tmp/ray && mount -t tmpfs none "$1" '
+            f'mkdir -p {OWN} && mount -t tmpfs none {OWN} && mount -t tmpfs none "$1" '
             '&& mkdir "$1/here" && cd "$1/here" && shift && exec "$@"'
         )
         space = ["ip", "netns", "exec", f"purple{number}", "unshare", "--mount"]

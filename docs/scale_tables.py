@@ -33,6 +33,31 @@ def scale(path: Path) -> str:
     return "\n".join([*lines, "", f"One run each, {found['machine']['cores']} cores."])
 
 
+def kills(path: Path) -> str:
+    """Return what became of sweeps that were struck: a line for each engine and what was struck."""
+    found = json.loads(path.read_text(encoding="utf-8"))
+    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for row in found["rows"]:
+        groups.setdefault((row["engine"], row["struck"]), []).append(row)
+    names = ["Engine", "Struck", "Moments", "ended with the same records and table"]
+    names += ["kept cells that were lost or done again", "commands", "answers of the net lost"]
+    lines = ["| " + " | ".join(names) + " |", "| --- " * len(names) + "|"]
+    for (engine, struck), rows in sorted(groups.items()):
+        hit = [row for row in rows if row["hit"]]
+        same = sum(row["same_records"] and row["same_table"] for row in hit)
+        again = sum(row["kept_and_done_again"] for row in hit)
+        most = max(row["commands"] for row in hit)
+        lost = [max(0, row["answers_lost"]) for row in hit]
+        cells = [engine, struck, str(len(hit)), f"{same} of {len(hit)}", str(again), str(most)]
+        lines.append("| " + " | ".join([*cells, f"{min(lost)} to {max(lost)}"]) + " |")
+    where = "in network namespaces of their own, without a shared folder"
+    nodes = found.get("nodes", {})
+    told = where if nodes.get("own_network_and_folder") else "processes of one host"
+    ends = f"Nodes of Ray: {nodes.get('count', 0)} and a head, {told}." if nodes else ""
+    whole = f"A sweep of {found['cells']} cells in two workers; a cell asks its net seven times."
+    return "\n".join([*lines, "", f"{whole} {ends}".strip()])
+
+
 def million(path: Path) -> str:
     """Return what a million cells on a thousand machines take and cost, and what ends first."""
     found = json.loads(path.read_text(encoding="utf-8"))

@@ -254,6 +254,7 @@ BLOCKS: dict[str, Callable[[Path], str]] = {
     "inputs_known": abuse_tables.inputs_known,
     "install": _install,
     "judged": verdict_tables.judged,
+    "kills": scale_tables.kills,
     "mnist": _mnist,
     "own": _own,
     "own_python": lambda path: _own(path, "answer_in_python"),

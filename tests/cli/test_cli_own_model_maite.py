@@ -85,7 +85,11 @@ def test_a_net_of_ours_is_trained_on_its_data(purple: Purple) -> None:
     [
         ("bars_maite:Reader", "bars_maite:Reader", "returned Reader, not a MAITE data set"),
         ("bars_maite:Reader", "bars_maite:nothing", "has no 'nothing'"),
-        ("bars_maite:one", "bars_maite:data", "returned Bars, not a torch nn.Module, a MAITE model, a"),
+        (
+            "bars_maite:one",
+            "bars_maite:data",
+            "returned Bars, not a torch nn.Module, a MAITE model, a",
+        ),
         ("bars_maite:Reader --weights w.pt", "bars_maite:data", "with no net for --weights"),
         ("bars_maite:Reader", "digits", "in bars_maite.py, line 28"),
     ],

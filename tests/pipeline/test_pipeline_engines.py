@@ -95,6 +95,15 @@ def test_a_job_that_hangs_is_ended_and_told(engine: Engine) -> None:
 def test_only_ray_has_an_address() -> None:
     with pytest.raises(PurpleError, match=r"--address '10\.0\.0\.1' is for --engine ray"):
         ENGINES["inline"](workers=2, threads=1, address="10.0.0.1")
+    with pytest.raises(PurpleError, match="--gpus 1 is for --engine ray"):
+        ENGINES["inline"](workers=2, threads=1, address=None, gpus=1)
+
+
+def test_a_cluster_without_the_gpus_that_are_asked_for_says_so() -> None:
+    pytest.importorskip("ray", reason="Ray is not installed; try: pip install 'purpleteam[ray]'")
+    for gpus, said in ((2, "2: the cluster has 0"), (1.5, r"1\.5: must be a whole number")):
+        with pytest.raises(PurpleError, match=f"--gpus {said}"):
+            ENGINES["ray"](workers=1, threads=1, address=None, gpus=gpus)
 
 
 def test_what_travels_is_what_options_name_below_the_folder(

@@ -40,6 +40,9 @@ Workers = Annotated[
     Option(kind=int, least=1, most=1024, help="That do cells at once; by default as asked, or 1."),
 ]
 Address = Annotated[str | None, "Of a Ray cluster: auto, or HOST:PORT; else one here."]
+Gpus = Annotated[
+    float, Option(kind=float, least=0, help="Of a Ray cluster, for each cell: 1, or a part, 0.5.")
+]
 
 
 def demo(
@@ -82,6 +85,7 @@ def run(
     engine: EngineName = "inline",
     workers: Workers = None,
     address: Address = None,
+    gpus: Gpus = 0.0,
     results: Annotated[Path | None, "Also write the records as one JSON file."] = None,
     how: How,
     progress: Progress,
@@ -127,7 +131,7 @@ def run(
             say(f"{stage}: {seconds:.1f} s")
 
     doing: dict[str, Any] = {"command": how.typed, "progress": progress}
-    doing |= {"engine": engine, "workers": workers, "address": address}
+    doing |= {"engine": engine, "workers": workers, "address": address, "gpus": gpus}
     done = run_all(asked, folder, resume=resume, key=sign, told=told, ended=ended, **doing)
     if file is not None:
         write_results(folder, file)

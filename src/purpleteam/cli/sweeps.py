@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 from purpleteam.cli.build import Answer, How
-from purpleteam.cli.runs import Address, EngineName, Out, Workers
+from purpleteam.cli.runs import Address, EngineName, Gpus, Out, Workers
 from purpleteam.cli.screen import say
 from purpleteam.core.progress import Progress
 from purpleteam.verbs.verb import Option
@@ -16,6 +16,7 @@ def sweep(
     engine: EngineName = "inline",
     workers: Workers = None,
     address: Address = None,
+    gpus: Gpus = 0.0,
     out: Out = None,
     how: How,
     progress: Progress,
@@ -35,6 +36,7 @@ def sweep(
         engine=engine,
         workers=workers,
         address=address,
+        gpus=gpus,
         command=how.typed,
         progress=progress,
         told=lambda line: None if how.quiet or how.as_json else say(line),

@@ -20,7 +20,7 @@ from purpleteam.core.progress import SILENT
 from purpleteam.core.records import record_from_json
 from purpleteam.core.runfolder import Drafts, Missing
 from purpleteam.pipeline.cells import Pieces
-from purpleteam.pipeline.engines import CELL, Engine, Job, Outcome
+from purpleteam.pipeline.engines import CELL, Engine, Job, Outcome, write_file
 from purpleteam.pipeline.engines.inline import Beside
 from purpleteam.pipeline.stages.serve import ask_app
 from purpleteam.pipeline.stages.threats import check_app
@@ -126,6 +126,8 @@ class _Driver:
         if needs or outcome.error:
             self.failed[outcome.key] = outcome.error or self.failed[needs]
         else:
+            for name, content in outcome.files.items():  # made on another machine
+                write_file(self.drafts.path / name, content)
             self.drafts.leave(outcome.key, list(map(record_from_json, outcome.records)))
         for go_on in self.after.pop(outcome.key):
             go_on()

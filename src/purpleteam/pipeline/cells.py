@@ -81,9 +81,12 @@ def files_read(options: Mapping[str, Any]) -> list[list[Path]]:
     return [[path for path in kept if path.is_file()], *drafts.drafted()]
 
 
-def files_made(options: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> list[Path]:
-    """Return the files that the records of a cell name."""
-    return [Path(options["run"]) / name for name in artefacts_of(map(record_from_json, records))]
+def files_made(
+    options: Mapping[str, Any], records: Sequence[Mapping[str, Any]]
+) -> dict[str, bytes]:
+    """Return the files that the records of a cell name, by where in the run's folder they are."""
+    names = artefacts_of(map(record_from_json, records))
+    return {name: Path(options["run"], name).read_bytes() for name in names}
 
 
 def named_in(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from purpleteam.core.signing import SIGNATURE, Statement
 from purpleteam.models.devices import choose_device, use_threads
 from purpleteam.pipeline.ahead import work_ahead
 from purpleteam.pipeline.config import RunConfig
-from purpleteam.pipeline.engines import ENGINES, Engine, refuse_address
+from purpleteam.pipeline.engines import ENGINES, Engine, refuse_cluster
 from purpleteam.pipeline.stages.certify import certify_baseline, certify_partition, check_bounds
 from purpleteam.pipeline.stages.data import describe_data
 from purpleteam.pipeline.stages.defences import harden_models
@@ -100,6 +100,7 @@ def run(
     engine: str = "inline",
     workers: int | None = None,
     address: str | None = None,
+    gpus: float = 0.0,
     command: tuple[str, ...] = (),
     progress: Progress = SILENT,
     told: Told | None = None,
@@ -110,12 +111,13 @@ def run(
     `key` signs the models as they are checked, and the whole run when it has ended; `command` is
     kept with each record; `told` is called with each piece of work that failed and its
     error, `ended` with each stage and its seconds. `engine` does cells ahead, with as many
-    `workers` (by default the request's `processes`), and the cluster at `address`.
+    `workers` (by default the request's `processes`), on the cluster at `address` with as many
+    `gpus` a cell.
     """
     started = time.perf_counter()
     check_key(key, out)
     state = _checked(config, out, progress)
-    helpers = _engine(state, engine, workers, address)
+    helpers = _engine(state, engine, workers, address, gpus)
     try:
         _open(state, resume)
     except BaseException:
@@ -176,15 +178,17 @@ def _checked(config: RunConfig, out: Path, progress: Progress) -> Run:
     return run
 
 
-def _engine(run: Run, name: str, workers: int | None, address: str | None) -> Engine | None:
+def _engine(
+    run: Run, name: str, workers: int | None, address: str | None, gpus: float
+) -> Engine | None:
     """Return who does cells ahead, if anybody; by default as many processes as are asked for."""
     if name == "inline" and workers is None:  # on a GPU several would be in each other's way
         workers = run.config.processes if run.device.type == "cpu" else 1
     made_by = ENGINES[name]
     if name == "inline" and workers == 1:
-        refuse_address(name, address)
+        refuse_cluster(name, address, gpus)
         return None
-    return made_by(workers=workers, threads=run.threads, address=address)
+    return made_by(workers=workers, threads=run.threads, address=address, gpus=gpus)
 
 
 def _open(run: Run, resume: bool) -> None:

@@ -25,7 +25,7 @@ from purpleteam.core.progress import SILENT, Progress
 from purpleteam.core.records import Failure, Record
 from purpleteam.core.runfolder import DRAFTS, RunFolder
 from purpleteam.core.schema import SWEEP_TABLE
-from purpleteam.pipeline.engines import ENGINES, Engine, Job, Outcome
+from purpleteam.pipeline.engines import ENGINES, Engine, Job, Outcome, write_file
 from purpleteam.pipeline.naming import STAGE, Naming
 from purpleteam.pipeline.plan import Cell, Plan
 from purpleteam.pipeline.sweep_table import write_table
@@ -71,6 +71,7 @@ def run_sweep(
     engine: str = "inline",
     workers: int | None = None,
     address: str | None = None,
+    gpus: float = 0.0,
     command: tuple[str, ...] = (),
     progress: Progress = SILENT,
     told: Callable[[str], None] = lambda _: None,
@@ -96,7 +97,13 @@ def run_sweep(
         folder = _begun(plan, place)
         driver = _Driver(plan, naming, keys, folder or RunFolder(place), command, told, workers)
         state = driver.state
-        made_by = partial(ENGINES[engine], workers=workers, threads=plan.threads, address=address)
+        how: dict[str, Any] = {
+            "workers": workers,
+            "threads": plan.threads,
+            "address": address,
+            "gpus": gpus,
+        }
+        made_by = partial(ENGINES[engine], **how)
         at_work = _engine(made_by, folder) if driver.missing else None  # before there is a folder
         before = len(state) - sum(driver.missing.values())
         with closing(at_work) if at_work else nullcontext():
@@ -220,7 +227,7 @@ class _Driver:
             self._fail(cell, outcome.key, outcome.error)
             return
         for name, content in outcome.files.items():
-            _write(self.folder.path / name, content)
+            write_file(self.folder.path / name, content)
         self.left.leave(outcome.key, _made(outcome, self.command))
         self.state[outcome.key] = LEFT
 
@@ -280,14 +287,6 @@ class _Driver:
     def _records_of(self, found: dict[str, Cell]) -> Iterator[tuple[Cell, Sequence[Record]]]:
         records = self.folder.recorded(list(found))
         yield from ((cell, records[key]) for key, cell in found.items())
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    fresh.write_bytes(content)
-    fresh.replace(path)
 
 
 @contextmanager

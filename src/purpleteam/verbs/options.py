@@ -21,9 +21,9 @@ Images = Annotated[
     Any,
     Option(
         name="--dataset",
-        help="mnist, digits, drawn_shapes[:field=value,...], a folder of IDX files, of class folders or "
-        "of images with labels.csv, an .npz, .npy or pickled file of arrays, or module:factory "
-        "for MAITE.",
+        help="mnist, digits, drawn_shapes[:field=value,...], a folder of IDX files, of class "
+        "folders or of images with labels.csv, an .npz, .npy or pickled file of arrays, or "
+        "module:factory for MAITE.",
     ),
 ]
 """A reference, a `Dataset`, an `ImageSet`, arrays or tensors with labels beside, or a loader."""

@@ -1,19 +1,31 @@
 """Who does the cells of a sweep or a run: one file an engine, which registers itself in ENGINES.
 
-An engine takes jobs and gives back what became of them, in any order. Whoever asked keeps the
-records, so no filesystem has to be shared; files that a job made elsewhere are brought here.
+An engine takes jobs and gives back what became of them, in any order, with the files that they made
+elsewhere. It writes nothing: whoever asked keeps all, so no filesystem has to be shared.
 """
 
+import os
 import sys
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 from purpleteam.core.errors import UsageError
 from purpleteam.core.registry import Registry
 
-__all__ = ["CELL", "ENGINES", "OPEN", "TRIES", "Engine", "Job", "Outcome", "refuse_address"]
+__all__ = [
+    "CELL",
+    "ENGINES",
+    "OPEN",
+    "TRIES",
+    "Engine",
+    "Job",
+    "Outcome",
+    "refuse_cluster",
+    "write_file",
+]
 
 TRIES = 3
 """How often a job is begun whose process dies: once, and twice again."""
@@ -49,7 +61,7 @@ class Outcome:
     key: str
     records: Sequence[Mapping[str, Any]] = ()
     files: Mapping[str, bytes] = field(default_factory=dict)
-    """What it made, by where in the sweep's folder it goes."""
+    """What it made, by where in the folder of the sweep or run it goes."""
     seconds: float = 0.0
     error: str = ""
     """In a line; empty where the job was done."""
@@ -75,16 +87,29 @@ class Engine(Protocol):
 class EngineMaker(Protocol):
     """What an engine is registered as."""
 
-    def __call__(self, *, workers: int | None, threads: int, address: str | None) -> Engine:
-        """Return an engine; `None` workers are as many as it chooses."""
+    def __call__(
+        self, *, workers: int | None, threads: int, address: str | None, gpus: float = 0.0
+    ) -> Engine:
+        """Return an engine; `None` workers are as many as it chooses, `gpus` are for each job."""
         ...
 
 
 ENGINES: Registry[EngineMaker] = Registry("engine")
 
 
-def refuse_address(name: str, address: str | None) -> None:
-    """Refuse the address of a cluster for an engine that has none."""
+def write_file(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all, in a folder that need not be there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    fresh.write_bytes(content)
+    fresh.replace(path)
+
+
+def refuse_cluster(name: str, address: str | None, gpus: float) -> None:
+    """Refuse what is for a cluster, of an engine that has none."""
+    if gpus:
+        remedy = f"{name} takes the GPU that --device names"
+        raise UsageError(f"--gpus {gpus:g} is for --engine ray; {remedy}")
     if address is not None:
         raise UsageError(f"--address {address!r} is for --engine ray; {name} works on this machine")
 

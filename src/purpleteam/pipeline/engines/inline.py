@@ -13,7 +13,7 @@ from dataclasses import asdict
 from queue import SimpleQueue
 
 from purpleteam.core.plugins import asked_plugins
-from purpleteam.pipeline.engines import ENGINES, TRIES, Engine, Job, Outcome, refuse_address
+from purpleteam.pipeline.engines import ENGINES, TRIES, Engine, Job, Outcome, refuse_cluster
 from purpleteam.pipeline.engines._job import do
 
 WORKER = "purpleteam.pipeline.engines._worker"
@@ -128,7 +128,7 @@ def _ask(process: "subprocess.Popen[str]", line: str, seconds: float | None) -> 
 
 
 @ENGINES.register("inline")
-def inline(*, workers: int | None, threads: int, address: str | None) -> Engine:
+def inline(*, workers: int | None, threads: int, address: str | None, gpus: float = 0.0) -> Engine:
     """Return this process, or as many beside it as are asked for: a crash does not end this one."""
-    refuse_address("inline", address)
+    refuse_cluster("inline", address, gpus)
     return Alone() if workers is None else Beside(workers, threads)

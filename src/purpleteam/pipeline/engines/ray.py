@@ -23,7 +23,7 @@ from purpleteam.core.cards import zoo_names
 from purpleteam.core.errors import MissingExtra, UsageError, reason_of
 from purpleteam.core.plugins import asked_plugins, load_plugin
 from purpleteam.pipeline.cells import files_made, files_read, named_in
-from purpleteam.pipeline.engines import CELL, ENGINES, TRIES, Engine, Job, Outcome
+from purpleteam.pipeline.engines import CELL, ENGINES, TRIES, Engine, Job, Outcome, write_file
 from purpleteam.pipeline.engines._job import do
 
 WAITING = 4
@@ -35,7 +35,9 @@ NAMED = ("model", "images", "training_set", "weights", "arch")
 class Cluster:
     """Workers of a Ray cluster."""
 
-    def __init__(self, workers: int | None, threads: int, address: str | None) -> None:
+    def __init__(self, workers: int | None, threads: int, address: str | None, gpus: float) -> None:
+        if gpus > 1 and gpus % 1:
+            raise UsageError(f"--gpus {gpus:g}: must be a whole number, or a part of one GPU")
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is told to anybody
         try:
@@ -48,10 +50,15 @@ class Cluster:
             ray.init(address=address or "local", log_to_driver=False, logging_level="ERROR", **here)
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise UsageError(f"--address {address!r}: {reason_of(error)}") from error
-        self.most = workers or max(1, int(ray.cluster_resources().get("CPU", 1)) // threads)
+        there = ray.cluster_resources()
+        self.most = workers or max(1, int(there.get("CPU", 1)) // threads)
+        if gpus > (most := there.get("GPU", 0)):
+            self.close()
+            has = f"the cluster has {most:g}"
+            raise UsageError(f"--gpus {gpus:g}: {has}; leave it out, and cells take none")
         env = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
         self.task = ray.remote(_do).options(
-            num_cpus=threads, max_retries=TRIES - 1, runtime_env={"env_vars": env}
+            num_cpus=threads, num_gpus=gpus, max_retries=TRIES - 1, runtime_env={"env_vars": env}
         )
         self.put: dict[Any, Any] = {}  # what is in the object store, by names, times and sizes
 
@@ -65,10 +72,7 @@ class Cluster:
             (ended,), _ = self.ray.wait(list(running), num_returns=1)
             job = running.pop(ended)
             try:
-                told, made = self.ray.get(ended)
-                outcome = Outcome(**told)
-                for name, content in made.items():
-                    _write(Path(name), content)
+                outcome = Outcome(**self.ray.get(ended))
             except self.ray.exceptions.RayTaskError as error:  # such as of a plug-in: not retried
                 outcome = Outcome(key=job.key, error=reason_of(error))
             except self.ray.exceptions.RayError as error:
@@ -143,23 +147,21 @@ def files_of(options: Mapping[str, Any]) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
-def _do(
-    job: dict[str, Any], plugins: list[str], files: list[tuple[Any, Any]]
-) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """Do a job in a worker, in a folder that holds the files it names; return what it made too."""
+def _do(job: dict[str, Any], plugins: list[str], files: list[tuple[Any, Any]]) -> dict[str, Any]:
+    """Do a job in a worker, in a folder that holds the files it names."""
     import ray as cluster
 
     os.chdir(_folder())
     for known, content in files:
         if known not in _HERE:
             for name, data in cluster.get(content).items():
-                _write(Path(name), data)
+                write_file(Path(name), data)
             _HERE.add(known)
     for name in plugins:
         load_plugin(name)
     outcome = _timed(Job(**job | {"root": "."}))
-    made = files_made(job["options"], outcome.records) if job["verb"] == CELL else []
-    return asdict(outcome), {path.as_posix(): path.read_bytes() for path in made}
+    made = files_made(job["options"], outcome.records) if job["verb"] == CELL else {}
+    return asdict(outcome) | {"files": {**outcome.files, **made}}
 
 
 class Late(BaseException):
@@ -190,14 +192,6 @@ def _timed(job: Job) -> Outcome:
 _HERE = set[Any]()  # the sets of files that this worker has
 
 
-def _write(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all, in a folder that need not be there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    fresh.write_bytes(content)
-    fresh.replace(path)
-
-
 @lru_cache(maxsize=1)
 def _folder() -> str:
     """Return the folder of this worker; code that is in it can be imported."""
@@ -210,6 +204,6 @@ def _folder() -> str:
 
 
 @ENGINES.register("ray")
-def ray(*, workers: int | None, threads: int, address: str | None) -> Engine:
+def ray(*, workers: int | None, threads: int, address: str | None, gpus: float = 0.0) -> Engine:
     """Return workers of the cluster at an address, or of one that is started on this machine."""
-    return Cluster(workers, threads, address)
+    return Cluster(workers, threads, address, gpus)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.special import log_softmax
 from torch import Tensor, nn
 
-from purpleteam.core.arrays import Bools, Floats, Ints, Pixels, Singles
+from purpleteam.core.arrays import Bools, Floats, Ints, Singles
 from purpleteam.core.errors import UsageError
 from purpleteam.core.progress import SILENT, Progress
 from purpleteam.core.registry import Registry
