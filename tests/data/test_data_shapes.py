@@ -105,6 +105,13 @@ def test_a_wrong_parameter_is_refused_by_name_with_its_choices(fields, message):
         load_dataset(f"drawn_shapes:{fields}")
 
 
+def test_a_field_without_a_value_or_twice_is_refused():
+    with pytest.raises(PurpleError, match="'hard' is not of the form drawn_shapes:field=value"):
+        load_dataset("drawn_shapes:hard")
+    with pytest.raises(PurpleError, match="'classes' stands twice"):
+        load_dataset("drawn_shapes:classes=2,classes=3")
+
+
 def test_a_data_set_of_a_plug_in_takes_parameters_in_the_same_way(monkeypatch):
     monkeypatch.setattr(DATASETS, "_items", dict(DATASETS._items))
     told = {}

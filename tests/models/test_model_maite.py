@@ -217,8 +217,10 @@ def test_what_it_raises_is_told_in_a_line(given_by: Any) -> None:
 
 def test_its_own_names_say_which_output_is_which_class(given_by: Any) -> None:
     for model in (Model(by_numpy), Model(by_net, net())):
-        for same in (("top", "middle", "bottom"), ("a", "b", "c")):
-            assert given_by(model).in_order_of(same, "bars").notes == given_by(model).notes
+        same = given_by(model).in_order_of(("top", "middle", "bottom"), "bars")
+        assert same.notes == given_by(model).notes
+        other = given_by(model).in_order_of(("a", "b", "c"), "bars")
+        assert "(top, middle, bottom) are others" in other.notes[-1]
         turned = given_by(model).in_order_of(("bottom", "middle", "top"), "bars")
         assert turned.notes[-1] == "its outputs are, in this order: top, middle, bottom"
         scores = opened(turned, IMAGES).module(X)

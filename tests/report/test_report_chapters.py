@@ -99,6 +99,15 @@ def test_a_run_of_one_attack_is_one_page_with_verdict_pictures_and_the_next_step
     assert "purple harden" in text and "What was not tested" in text
 
 
+def test_a_model_that_errs_as_often_without_an_attack_is_not_said_to_break(
+    make_run: Maker,
+) -> None:
+    one, clean = robust(30), measured("clean_accuracy", Rate.of(30, 100), "silhouettes")
+    role = model_note(one.subject["model"], "silhouettes", "brought")
+    text = render(make_run(one, clean, role)).html.read_text("utf-8")
+    assert "silhouettes errs without an attack" in text and "silhouettes breaks" not in text
+
+
 def test_a_number_below_a_failed_floor_is_not_praised_above_it(make_run: Maker) -> None:
     one = robust(72)
     floor = CheckResult(

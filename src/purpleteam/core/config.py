@@ -136,6 +136,8 @@ def parse_part(text: str) -> tuple[str, dict[str, Any]]:
         key, separator, value = item.partition("=")
         if not separator:
             raise ConfigError(f"{text!r}: {item!r} is not of the form field=value")
+        if key.strip() in values:
+            raise ConfigError(f"{text!r}: {key.strip()!r} stands twice")
         values[key.strip()] = _value(value.strip())
     return name.strip(), values
 

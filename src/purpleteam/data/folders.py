@@ -70,6 +70,10 @@ def load_dataset(
         return replace(made, origin={**made.origin, "notes": notes})
     if values:
         reading = build(Reading, values, f"dataset {str(reference)!r}")
+    known, colon, rest = name.partition(":")
+    if colon and known in DATASETS and not Path(f"{known}.py").exists():
+        form = f"{known}:field=value"
+        raise UsageError(f"dataset {str(reference)!r}: {rest!r} is not of the form {form}")
     folder = Path(name)
     is_file, has_idx = arrays.is_array_file(folder), idx.has_idx(folder)
     factory = is_factory(name) and not folder.is_dir()

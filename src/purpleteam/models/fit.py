@@ -98,7 +98,7 @@ def _habits(module: nn.Module, x: Tensor) -> list[str]:
                 f"its answers change from call to call{cause}: the mean over {DRAWS} draws counts "
                 "as its answer, and attacks average with samples, as in apgd_ce:samples=20"
             )
-        elif not torch.allclose(scores[:2], net(x[:2]), rtol=1e-3, atol=1e-3):
+        elif not torch.allclose(scores[:2], net(x[:2]), rtol=1e-3, atol=1e-3, equal_nan=True):
             notes.append(
                 f"its answer for an image depends on the images beside it{cause}: is it "
                 "batch-normalised by the batch?"

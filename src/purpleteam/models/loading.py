@@ -79,9 +79,12 @@ class LoadedModel:
     ) -> LoadedModel:
         """Return the model with a score for each class of the data; `named` overrides a card."""
         names = named or self.names
-        if names is None or (named is None and not set(names) & set(classes)):
+        if names is None:
             return self  # nobody has said anything: the order is taken as it is
         told = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
+        if named is None and not set(names) & set(classes):
+            order = "its outputs are taken in the order of the data's; --classes names them"
+            return self.noting(f"the model's own names of classes ({told}) are others: {order}")
         if missing := [name for name in classes if name not in names]:
             near = difflib.get_close_matches(missing[0], names, n=1)
             hint = f" (did you mean {near[0]!r}?)" if near else ""

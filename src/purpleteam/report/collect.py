@@ -125,7 +125,7 @@ class Evidence:
         """What the user named as the model at hand; empty where it was trained here."""
         models = self.asked.get("models")
         use = models.get("use") if isinstance(models, Mapping) else None
-        named = use or self.asked.get("model") or ""
+        named = use or self.asked.get("model") or self._options.get("model") or ""
         return str(named) if self.role(self.at_hand) == "brought" else ""
 
     def file_of(self, model: str) -> str:
@@ -135,6 +135,12 @@ class Evidence:
         return next((path for path in paths if path.endswith(".safetensors")), model)
 
     @property
+    def _options(self) -> Mapping[str, Any]:
+        """The options of the verb that made the run; none where it was no verb."""
+        options = self.asked.get("options")
+        return options if isinstance(options, Mapping) else {}
+
+    @property
     def typed(self) -> tuple[str, str]:
         """How a command names the model at hand, with what was said of it, and the images."""
         names = (str(note.facts.get("name")) for note in self.notes(DATASET))
@@ -142,6 +148,7 @@ class Evidence:
         model, said = self.brought or self.file_of(self.at_hand) or "MODEL", self.asked
         if self.brought and isinstance(asked := self.asked.get("models"), Mapping):
             said = asked
+        said = {**self._options, **said}
         for option in ("weights", "arch", "normalise", "classes"):
             if self.brought and isinstance(value := said.get(option), str):
                 model += f" --{option} {quote(value)}"

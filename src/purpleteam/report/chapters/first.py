@@ -76,7 +76,9 @@ def _sentence(evidence: Evidence, robust: Robust, scan: Note | None) -> Iterator
 def _word(evidence: Evidence, robust: Measurement) -> str:
     """Return what the model at hand does under attack, in one verdict for the whole page."""
     if value_of(robust) < HALF:
-        return "breaks"
+        clean = evidence.best("clean_accuracy", evidence.at_hand)
+        broken = clean is None or value_of(robust) < value_of(clean)
+        return "breaks" if broken else "errs without an attack"
     for check in evidence.of(CheckResult):
         if robust.id in check.inputs and check.verdict != "pass":  # it counted this very number
             return f"is below the floor of {check.check}"
