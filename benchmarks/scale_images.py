@@ -3,7 +3,7 @@
     python benchmarks/scale_images.py images     memory and time over images: minutes
     python benchmarks/scale_images.py classes    cost over classes
     python benchmarks/scale_images.py pixels     cost over pixels
-    python benchmarks/scale_images.py large      images of 224x224x3, more than are held
+    python benchmarks/scale_images.py large      images of 224x224x3, more than are held: 25 minutes
 
 Each measurement is a process of its own: `attack` with two steps of PGD on noise, by a small net
 whose answers are the labels, so that most images stand and every step is taken. Each writes its
@@ -36,7 +36,7 @@ SIDE = 64  # of the images that are counted
 CLASSES = (2, 10, 100, 1_000)
 SIDES = (28, 56, 112, 224)
 FEW = 500  # images, where classes and pixels are counted
-LARGE, WIDE = (2_500, 5_000), 224  # images that are streamed at the limit as it is, their side
+LARGE, WIDE = (2_500, 5_000, 100_000), 224  # streamed at the limit as it is; their side
 LIMITS = {"held whole": streamed.IN_MEMORY, "streamed": 1 << 20}  # bytes of pixels that are held
 EPSILON = 0.25 / 255
 SAMPLE = 20  # images at a time, and images that the check of the evaluation looks at
