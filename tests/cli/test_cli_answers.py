@@ -214,7 +214,15 @@ def test_a_check_that_does_not_pass_makes_threats_exit_1(purple: Purple, here: P
 def test_ls_and_doctor_say_what_there_is(purple: Purple) -> None:
     found = purple("ls", "--json").json
     assert "standard" in found["models"] and "pgd" in found["attacks"]
-    assert found["profiles"] == ["assignment", "backdoors", "demo", "mnist", "model", "quick"]
+    assert found["profiles"] == [
+        "assignment",
+        "backdoors",
+        "demo",
+        "images",
+        "mnist",
+        "model",
+        "quick",
+    ]
     checks = {one["what"]: one for one in purple("doctor", "--json").json["checks"]}
     assert checks["torch"]["ok"] and checks["python"]["ok"]
 

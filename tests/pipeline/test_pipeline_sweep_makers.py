@@ -129,3 +129,15 @@ def test_what_a_card_names_is_no_path_of_this_machine(whole: Swept) -> None:
         assert "/tmp" not in card.read_text("utf-8")  # noqa: S108 - where cells are done
     asked = json.loads((whole.run / "run.json").read_text("utf-8"))["artefacts"]
     assert all(not Path(name).is_absolute() for name in asked)
+
+
+def test_a_model_that_a_cell_made_is_used_on_images_of_another_shape_than_the_default_takes(
+    tmp_path: Path,
+) -> None:
+    images = '"drawn_shapes:classes=2,images=40,size=16"'
+    text = f"""
+    cells:
+      - {{verb: train, as: net, dataset: {images}, arch: small_cnn, epochs: 1}}
+      - {{verb: evaluate, model: net, dataset: {images}, limit: 8}}
+    """
+    assert swept(text, tmp_path / "out").done == 2

@@ -35,24 +35,25 @@ WAITING = {"threats": check_app, "serve": ask_app}
 
 def work_ahead(run: Run, engine: Engine) -> None:
     """Have an engine draft the cells of the first stages; the run is told which of them failed."""
-    waiting = [
+    waiting: list[Path] = [
         (stage, part.__name__.replace("_", " "))
         for stage, part in WAITING.items()
         if stage in run.config.stages and run.config.models.served is not None
     ]
-    aside = Beside(1, run.threads) if waiting else None
-    try:
-        with ThreadPoolExecutor(1) as pool:
-            try:
-                quiet = replace(run, progress=SILENT)
-                rest = aside and pool.submit(_Driver(quiet, aside).draft, waiting)
-                failed = _Driver(run, engine).draft([(stage,) for stage in AHEAD])
-                run.folder.failed_before = failed | (rest.result() if rest else {})
-            finally:
-                if aside:
-                    aside.close()
-    finally:
-        engine.close()
+    quiet = replace(run, progress=SILENT)
+    stages: list[Path] = [(stage,) for stage in AHEAD]
+    drivers = [(_Driver(run, engine), stages)]
+    if waiting:
+        drivers.append((_Driver(quiet, Beside(1, run.threads)), waiting))
+    failed: dict[str, str] = {}
+    with ThreadPoolExecutor(len(drivers)) as pool:  # this thread waits, and hears of a stop
+        try:
+            for done in [pool.submit(driver.draft, paths) for driver, paths in drivers]:
+                failed |= done.result()
+        finally:
+            for driver, _ in drivers:
+                driver.engine.close()
+    run.folder.failed_before = failed
 
 
 def from_here(path: pathlib.Path) -> str:

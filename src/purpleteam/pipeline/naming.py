@@ -85,6 +85,8 @@ class Naming:
     def _opened(self, cell: Cell) -> Mapping[str, str | None]:
         """Return the digests of what a cell is about, of what no other cell makes."""
         options = {k: v for k, v in cell.options.items() if k in ABOUT and k not in cell.uses}
+        if "model" in cell.uses:  # else the one that the verb takes by default is meant
+            options["model"] = None
         if "images" not in cell.uses:
             takes = signature(VERBS[cell.verb].call).parameters
             options.setdefault("images", takes["images"].default)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -9,6 +10,7 @@ from base64 import b64decode
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import asdict
 from queue import SimpleQueue
 
@@ -40,7 +42,7 @@ class Beside:
         self.idle: SimpleQueue[subprocess.Popen[str]] = SimpleQueue()
         self.started: list[subprocess.Popen[str]] = []
         self.pool, self.workers = ThreadPoolExecutor(workers), workers
-        self.lock, self.closing = threading.Lock(), False
+        self.lock, self.closing = threading.Lock(), threading.Event()
         for _ in range(workers):
             self.idle.put(self._start())
 
@@ -48,8 +50,8 @@ class Beside:
         """Give each job to whoever is idle; one more waits for each of them."""
         asked = set[Future[Outcome]]()
         try:
-            while jobs or asked:
-                while jobs and len(asked) < 2 * self.workers:
+            while asked or (jobs and not self.closing.is_set()):
+                while jobs and not self.closing.is_set() and len(asked) < 2 * self.workers:
                     asked.add(self.pool.submit(self._give, jobs.popleft()))
                 ended, asked = wait(asked, return_when=FIRST_COMPLETED)
                 for future in ended:
@@ -61,12 +63,13 @@ class Beside:
     def close(self) -> None:
         """Kill the processes: their results would be read by nobody."""
         with self.lock:
-            self.closing = True
+            self.closing.set()
             for process in self.started:
-                process.kill()
-        self.pool.shutdown(cancel_futures=True)
+                _kill(process)
+        self.pool.shutdown()  # cancelled jobs would leave whoever waits for them waiting
         for process in self.started:
-            process.__exit__(None, None, None)
+            with suppress(OSError):  # what was written to it is read by nobody
+                process.__exit__(None, None, None)
 
     def _start(self) -> "subprocess.Popen[str]":
         process = subprocess.Popen(  # noqa: S603 - our own module, no word of the user's
@@ -87,13 +90,15 @@ class Beside:
         how = ""
         try:
             for _ in range(TRIES):
+                if self.closing.is_set():
+                    return Outcome(key=job.key, error="stopped")
                 if answer := _ask(process, json.dumps(asdict(job)), job.seconds):
                     told = json.loads(answer)
                     told["files"] = {k: b64decode(v) for k, v in told["files"].items()}
                     return Outcome(**told)
                 how = f"its process ended with code {process.wait()}"
                 with self.lock:
-                    if self.closing:
+                    if self.closing.is_set():
                         return Outcome(key=job.key, error="stopped")
                     self.started.remove(process)
                     process.__exit__(None, None, None)
@@ -104,6 +109,13 @@ class Beside:
         finally:
             self.idle.put(process)
         return Outcome(key=job.key, error=f"crashed {TRIES} times: {how}")
+
+
+def _kill(process: "subprocess.Popen[str]") -> None:
+    """Kill a process and all that it started in its session, such as an app that it asks."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.kill()
 
 
 def _ask(process: "subprocess.Popen[str]", line: str, seconds: float | None) -> str | None:
@@ -118,7 +130,7 @@ def _ask(process: "subprocess.Popen[str]", line: str, seconds: float | None) -> 
             return ""
         if seconds is None:
             return answer.readline()
-        clock = threading.Timer(seconds, process.kill)
+        clock = threading.Timer(seconds, _kill, [process])
         clock.start()
         told, late = answer.readline(), clock.finished.is_set()
         clock.cancel()
