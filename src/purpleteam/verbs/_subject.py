@@ -156,7 +156,8 @@ def open_subject(
     loaded = None if model is None else _load_for(dataset, model, device, given)
     if measured and split is None:
         card = None if loaded is None else loaded.card
-        learned = card is not None and card.data_digest == dataset.train.digest
+        known = () if card is None else (card.data_digest, (card.recipe or {}).get("drawn_from"))
+        learned = dataset.train.digest in known
         split = "test" if learned else dataset.tested  # whole, unless a part of it was learned
     folder = run if isinstance(run, RunFolder) else None
     seed, limit = given.get("seed", 0), given.get("limit")
