@@ -4,8 +4,8 @@
     pt.attack(model, images, labels, attack="pgd", epsilon=8 / 255)
 
 The verbs are functions of this package: `train`, `evaluate`, `poison`, `attack`, `harden`,
-`detect`, `repair`, `certify`, `import_model`, `export`, `scan`, `threats`. The rooms, in the order
-of the flow; each imports only what comes before it:
+`detect`, `repair`, `certify`, `privacy`, `import_model`, `export`, `scan`, `threats`. The rooms, in
+the order of the flow; each imports only what comes before it:
 
     core      records, statistics, checks, run folder        (no torch)
     data      IDX, MNIST, digits, folders, drawings          (no torch)
@@ -13,13 +13,14 @@ of the flow; each imports only what comes before it:
     attacks   evasion, poison, robust accuracy, soundness
     certify   what no adversary within a bound can change
     defences  adversarial training; backdoors found and taken out
+    privacy   training images recognised, models copied, images rebuilt
     scan | threats | serve | report                          (no torch, siblings)
     verbs     one function a verb: what command line, pipeline and notebook call
     pipeline  the stages top to bottom;  cli: parses and shows
 
 What this package, `verbs` and the rooms export by `__all__` is the public interface (docs/api.md);
 everything else is internal. Importing the package is instant: a room is loaded when it is first
-named. Three rooms bear the name of a verb and can be called as it: `pt.scan("file.py")` is
+named. Four rooms bear the name of a verb and can be called as it: `pt.scan("file.py")` is
 `pt.verbs.scan("file.py")`.
 """
 
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 ROOMS: tuple[str, ...] = ("core", "data", "models", "attacks", "certify", "defences")
-ROOMS += ("scan", "threats", "serve", "report")
+ROOMS += ("privacy", "scan", "threats", "serve", "report")
 LAYERS = (*ROOMS, "verbs", "pipeline")
 
 __all__ = ["ROOMS", "__version__", "attack", "detect", "evaluate", "export", "harden"]
@@ -70,7 +71,7 @@ class _Package(ModuleType):
     """This package: it hands out rooms and verbs when they are first named."""
 
     def __setattr__(self, name: str, value: object) -> None:
-        if name in ("certify", "scan", "threats") and type(value) is ModuleType:
+        if name in ("certify", "privacy", "scan", "threats") and type(value) is ModuleType:
             value.__class__ = _Room  # set by the import system, after the room is loaded
         super().__setattr__(name, value)
 

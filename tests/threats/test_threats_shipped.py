@@ -48,7 +48,7 @@ def test_at_least_fourteen_mitigations_are_tied_to_checks_and_the_others_say_why
 def test_checks_belong_to_rooms_that_have_them(shipped):
     checks = [one.check for one in passing(shipped)]
     rooms = {check.partition(".")[0] for check in checks}
-    assert rooms == {"code", "data", "model", "packages", "run", "web"}
+    assert rooms == {"code", "data", "model", "packages", "privacy", "run", "web"}
     assert missing(shipped, known_checks=[])["unknown_checks"] == list(checks)
 
 

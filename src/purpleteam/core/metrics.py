@@ -72,6 +72,13 @@ _METRICS: dict[tuple[Unit, Better], dict[str, str]] = {
         "false_positive_rate": "Fraction of the clean training images that were flagged.",
         "model_false_alarm_rate": "Fraction of clean models that were called backdoored.",
         "training_set_false_alarm_rate": "Fraction of clean training sets called poisoned.",
+        "membership_rate": "Fraction of the training images that an attack recognises as such, "
+        "at the stated fraction of others that it takes for them.",
+        "copy_agreement": "Fraction of test images that a copy, trained on the model's answers, "
+        "labels as the model does.",
+        "copy_accuracy": "Fraction of test images that such a copy classifies correctly.",
+        "rebuilt_recognised": "Fraction of images rebuilt from the model that another network "
+        "takes for the class aimed at.",
     },
     ("fraction", "neither"): {
         "triggered_accuracy": "Accuracy on all images with the trigger: no attack success rate.",
@@ -80,6 +87,10 @@ _METRICS: dict[tuple[Unit, Better], dict[str, str]] = {
         "clean_accuracy_difference": "Clean accuracy less that of the model it is compared with.",
         "clean_accuracy_difference_mean": "Clean accuracy less the clean twin's, a mean over runs.",
     },
+    ("points", "lower"): {
+        "membership_advantage": "True-positive less false-positive rate of membership inference, "
+        "its threshold chosen on other images.",
+    },
     ("points", "neither"): {
         "cross_check_difference": "Robust accuracy by another library less ours, same images.",
     },
@@ -87,6 +98,11 @@ _METRICS: dict[tuple[Unit, Better], dict[str, str]] = {
         "detector_auroc": "Area under the ROC curve of a detector's ranking; 0.5 is chance.",
         "defence_effectiveness": "Defence effectiveness rating (DER) of BackdoorBench, in [0, 1]: "
         "what a repair took from the attack, less what it took from clean accuracy.",
+    },
+    ("score", "lower"): {
+        "membership_auroc": "Area under the ROC curve of membership inference; 0.5 is guessing.",
+        "epsilon_audited": "Privacy budget that an audit of the training shows to be spent at "
+        "least.",
     },
     ("nats", "lower"): {"loss": "Mean cross-entropy on test images."},
     ("count", "neither"): {"confusion_matrix": "Test images by true and predicted class."},

@@ -58,6 +58,8 @@ FIELDS: Mapping[str, frozenset[str]] = {
         "recipe method layout learner sigma selection_samples estimation_samples "
         # What is claimed of a certificate, in the words of ISO/IEC 24029-2.
         "failure_probability complete deterministic arithmetic "
+        # What the model gives away: `strategy` chooses the questions; `answers`: scores or labels.
+        "false_positive_rate shadows strategy queries answers prior canaries delta "
         # Clean metrics: the class they are about, or how an image was drawn again.
         "class case size offset preprocessing over",
         # Notes, by name. `splits` has n, digest and per_class of each.

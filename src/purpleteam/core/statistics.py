@@ -2,9 +2,9 @@
 
 A count out of n is a `Rate` with a Clopper-Pearson interval (1934, doi:10.1093/biomet/26.4.404).
 What is no count is an `Estimate`: a mean with a t interval, cut to its range; a difference of two
-paired rates after Newcombe (1998, Statistics in Medicine 17:2635, method 10). Every interval holds
-its value, lies in the range of its statistic, and none has a width of 0: that no case differed is
-no proof that none will.
+paired rates after Newcombe (1998, Statistics in Medicine 17:2635, method 10), or of two that are
+not paired (17:873, method 10). Every interval holds its value, lies in the range of its statistic,
+and none has a width of 0: that no case differed is no proof that none will.
 """
 
 import math
@@ -164,6 +164,23 @@ def paired_difference(first: Sequence[bool], second: Sequence[bool]) -> Estimate
     value = (only_second - only_first) / n
     low, high = max(-1.0, value - down), min(1.0, value + up)  # rounding alone goes beyond
     return Estimate(value=value, n=n, low=low, high=high, method="newcombe-paired")
+
+
+def difference(first: Rate, second: Rate) -> Estimate:
+    """Return first - second, rates over different cases; interval after Newcombe 1998.
+
+    His method 10 for two groups (Statistics in Medicine 17:873): Wilson's intervals, squared apart.
+    """
+    (low_1, high_1), (low_2, high_2) = (
+        _wilson(first.value, first.n),
+        _wilson(second.value, second.n),
+    )
+    value = first.value - second.value
+    low = value - math.hypot(first.value - low_1, high_2 - second.value)
+    high = value + math.hypot(high_1 - first.value, second.value - low_2)
+    low, high = max(-1.0, low), min(1.0, high)
+    n = first.n + second.n
+    return Estimate(value=value, n=n, low=low, high=high, method="newcombe-unpaired")
 
 
 def _wilson(p: float, n: int) -> tuple[float, float]:

@@ -10,7 +10,8 @@ from purpleteam.core.config import build, from_file, merge, override
 from purpleteam.core.errors import UsageError, unknown
 from purpleteam.core.plugins import asked_plugins, folder_of, installed_plugins, load_plugin
 
-ALL_STAGES = ("data", "models", "attacks", "certify", "defences", "scan", "threats", "serve")
+ALL_STAGES: tuple[str, ...] = ("data", "models", "attacks", "certify", "defences")
+ALL_STAGES += ("privacy", "scan", "threats", "serve")
 """The stages of a run in the order of the flow; `report` follows whatever was run."""
 
 
@@ -104,6 +105,17 @@ class BackdoorsConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PrivacyConfig:
+    """What the model at hand gives away, as `purple privacy` measures it."""
+
+    attacks: tuple[str, ...] = ()
+    """Attacks on privacy, each `name[:field=value,...]`; none, and nothing is tried."""
+    shadows: int = 8  # models on random halves of the images, for attacks that compare with them
+    epochs: int | None = None  # of the shadow models and copies, where not the recipe's
+    queries: tuple[int, ...] = (100, 1000)  # questions after which a copy is measured
+
+
+@dataclass(frozen=True, kw_only=True)
 class ScanConfig:
     """What is scanned."""
 
@@ -134,6 +146,7 @@ class RunConfig:
     certify: CertifyConfig = field(default_factory=CertifyConfig)
     defences: DefencesConfig = field(default_factory=DefencesConfig)
     backdoors: BackdoorsConfig = field(default_factory=BackdoorsConfig)
+    privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
     scan: ScanConfig = field(default_factory=ScanConfig)
     threats: ThreatsConfig = field(default_factory=ThreatsConfig)
     plugins: tuple[str, ...] = ()  # modules, or names of installed plug-ins, that are loaded

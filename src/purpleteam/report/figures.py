@@ -82,6 +82,15 @@ def _scale(low: float, high: float, start: float, end: float) -> Callable[[float
     return place
 
 
+def _decades(count: int, start: float, end: float) -> Callable[[float], float]:
+    """Return where a value lies on that many powers of ten up to 1; what is less lies at their end.
+
+    Zero has no place of its own on such a scale.
+    """
+    place = _scale(-count, 0, start, end)
+    return lambda value: place(math.log10(max(value, 10.0**-count)))
+
+
 Bar = tuple[Number, str, str]
 """A number, its class of the page, and a name, where bars of a group differ by kind."""
 BARS, LEFT_OF_BARS, TOP_OF_BARS = 520, 4, 10
@@ -155,10 +164,12 @@ def curves(
     over: tuple[float, float] | None = (0.0, 1.0),
     percent: bool = True,
     height: int = HEIGHT,
+    decades: int | None = None,
 ) -> Markup:
     """Return a line chart `over` a range, or from zero to the largest value where it is None.
 
-    Each line carries its label where it ends; the drawing grows until no two labels touch.
+    Each line carries its label where it ends; the drawing grows until no two labels touch. With
+    `decades` both axes are logarithmic, that many powers of ten up to 1.
     """
     drawn = [curve for curve in series if curve.points]
     xs = sorted({x for curve in drawn for x in curve.points})
@@ -169,9 +180,12 @@ def curves(
     right, base = CHART - min(room, 300), height - BOTTOM
     x_of = _scale(min(xs, default=0.0), max(xs, default=1.0), LEFT, right)
     y_of = _scale(floor, ceiling, base, TOP)
+    marks = [floor + (ceiling - floor) * step / 4 for step in range(5)]
+    if decades:
+        x_of, y_of = _decades(decades, LEFT, right), _decades(decades, base, TOP)
+        xs = marks = [10.0**power for power in range(-decades, 1)]
     parts, bands, strokes = [], [], []
-    for step in range(5):
-        value = floor + (ceiling - floor) * step / 4
+    for step, value in enumerate(marks):
         parts.append(_line(LEFT, y_of(value), right, y_of(value), "grid" if step else "axis"))
         label = f"{100 * value:.3g} %" if percent else _short(value)
         parts.append(_text(label, LEFT - 8, y_of(value) + 4, "tick end"))

@@ -26,7 +26,8 @@ from purpleteam.verbs.verb import Option, verb
 
 CHECKED = (
     *("core.verification", "core.provenance", "core.storage", "data.checks", "models.checks"),
-    *("attacks.checks", "defences.checks", "scan.checks", "scan.packages.checks", "serve.checks"),
+    *("attacks.checks", "defences.checks", "privacy.checks", "scan.checks"),
+    *("scan.packages.checks", "serve.checks"),
 )
 """The modules whose import registers the checks of a room in CHECKS."""
 

@@ -27,12 +27,15 @@ from purpleteam.scan.scanner import walk
 from purpleteam.threats import SystemModel, derive, load_system, to_facts
 from purpleteam.verbs.threats import load_checks, run_checks
 
-READ_BY_CHECKS = ("robust_accuracy", "trigger_sweep_rate", MODEL_SCAN, TRAINING_SET_SCAN)
+READ_BY_CHECKS = (
+    *("robust_accuracy", "trigger_sweep_rate", "membership_rate", "copy_agreement"),
+    *(MODEL_SCAN, TRAINING_SET_SCAN),
+)
 """Measurements and notes that a check reads: when they change, the checks are run again."""
 PACKAGE = Path(str(resources.files("purpleteam")))
 KEPT_DATA = "exports/dataset"
 """Where the images are written that have no folder: the checks read files."""
-PUBLIC = ("digits", "mnist", "shapes")  # datasets that anyone may see
+PUBLIC = ("digits", "mnist", "drawn_shapes")  # datasets that anyone may see
 PINNED = ("mnist",)  # those that come from mirrors, and whose digests the source code pins
 
 
