@@ -177,8 +177,8 @@ def test_a_pool_costs_at_most_three_trainings_and_tells_nothing_by_its_order() -
     pool = Pool.of(noise(400, 1), noise(90, 2), shadows=8, seed=0)
     assert len(pool.images) * 8 / 2 <= 3 * 400
     assert (~pool.member).sum() == 90
-    judged = pool.balanced(0)
-    assert judged.member.sum() == (~judged.member).sum() == 90
+    judged = pool.member[pool.judged(0)]
+    assert judged.sum() == (~judged).sum() == 90
     known = {row.tobytes() for row in noise(400, 1).images}
     assert [row.tobytes() in known for row in pool.images.images] == pool.member.tolist()
 

@@ -78,15 +78,16 @@ class ImageSet:
         images = pixels.take(indices) if isinstance(pixels, Streamed) else pixels[indices]
         return ImageSet(images, self.labels[indices], files)
 
-    def share(self, fraction: float, seed: int) -> ImageSet:
+    def share(self, fraction: float, seed: int, *, rest: bool = False) -> ImageSet:
         """Return this fraction of the images, above 0 and at most 1, drawn by the seed, in order.
 
-        So is a shadow model trained: a random half of the images is in it, and a half is not.
+        So is a shadow model trained: a random half of the images is in it, and the `rest` is not.
         """
         if not 0 < fraction <= 1:
             raise UsageError(f"--share must be above 0 and at most 1, not {fraction:g}")
         order = np.random.default_rng(seed).permutation(len(self))
-        return self.take(np.sort(order[: max(1, round(fraction * len(self)))]))
+        count = max(1, round(fraction * len(self)))
+        return self.take(np.sort(order[count:] if rest else order[:count]))
 
     def part(self, start: int, end: int | None = None) -> ImageSet:
         """Return the images from `start` up to `end`, or all that follow, without a copy."""

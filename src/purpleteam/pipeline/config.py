@@ -111,8 +111,7 @@ class PrivacyConfig:
     attacks: tuple[str, ...] = ()
     """Attacks on privacy, each `name[:field=value,...]`; none, and nothing is tried."""
     shadows: int = 8  # models on random halves of the images, for attacks that compare with them
-    epochs: int | None = None  # of the shadow models and copies, where not the recipe's
-    queries: tuple[int, ...] = (100, 1000)  # questions after which a copy is measured
+    epochs: int | None = None  # of the shadow models, where not the model's own
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -38,6 +38,7 @@ from purpleteam.pipeline.stages.evasion import attack_baseline
 from purpleteam.pipeline.stages.lab import look_at_own, run_trials
 from purpleteam.pipeline.stages.models import read_served, train_models
 from purpleteam.pipeline.stages.poison import poison_models, sweep_served
+from purpleteam.pipeline.stages.privacy import measure_privacy
 from purpleteam.pipeline.stages.scan import scan_code_and_models
 from purpleteam.pipeline.stages.serve import ask_app
 from purpleteam.pipeline.stages.threats import check_app, derive_threats
@@ -52,6 +53,7 @@ STAGES: dict[str, list[Stage]] = {
     "attacks": [attack_baseline, poison_models, sweep_served],
     "certify": [certify_partition, certify_baseline],
     "defences": [harden_models, look_at_own, run_trials],
+    "privacy": [measure_privacy],
     "scan": [scan_code_and_models],
     "threats": [check_app, derive_threats],
     "serve": [ask_app],

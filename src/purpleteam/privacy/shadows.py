@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 from torch import nn
 
-from purpleteam.core.arrays import Bools, Singles
+from purpleteam.core.arrays import Bools, Ints, Singles
 from purpleteam.core.digest import canonical_json, short_id
 from purpleteam.core.errors import UsageError
 from purpleteam.core.progress import SILENT, Progress
@@ -65,14 +65,11 @@ class Pool:
         labels = np.concatenate([part.labels for part in parts])[order]
         return cls(ImageSet(pixels, labels), order < len(parts[0]))
 
-    def balanced(self, seed: int) -> "Pool":
-        """Return as many members as others, drawn by the seed: what is judged."""
+    def judged(self, seed: int) -> Ints:
+        """Return the places of as many members as others, drawn by the seed, in order."""
         rng, count = np.random.default_rng([seed, 2]), min(self.member.sum(), (~self.member).sum())
-        kept = [
-            rng.permutation(np.flatnonzero(part))[:count] for part in (self.member, ~self.member)
-        ]
-        rows = np.sort(np.concatenate(kept))
-        return Pool(self.images.take(rows), self.member[rows])
+        both = (np.flatnonzero(part) for part in (self.member, ~self.member))
+        return np.sort(np.concatenate([rng.permutation(rows)[:count] for rows in both]))
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,6 +3,7 @@
     train, harden, poison          a stored model, a poisoned set
     evaluate, attack, certify      numbers about a model on images
     detect, repair                 backdoors, found and taken out
+    privacy                        what a model gives away
     scan, threats                  code and files; the whole system
     import_model, export           from and to other people's files
 
@@ -27,6 +28,7 @@ from purpleteam.verbs.export import export
 from purpleteam.verbs.harden import harden
 from purpleteam.verbs.import_model import import_model
 from purpleteam.verbs.poison import poison
+from purpleteam.verbs.privacy import privacy
 from purpleteam.verbs.repair import repair
 from purpleteam.verbs.result import Result
 from purpleteam.verbs.scan import scan
@@ -38,8 +40,8 @@ if TYPE_CHECKING:
     from purpleteam.verbs._subject import open_subject
 
 __all__ = ["VERBS", "Option", "Result", "attack", "certify", "detect", "evaluate", "export"]
-__all__ += ["harden", "import_model", "open_subject", "poison", "repair", "scan", "threats"]
-__all__ += ["train", "verb"]
+__all__ += ["harden", "import_model", "open_subject", "poison", "privacy", "repair", "scan"]
+__all__ += ["threats", "train", "verb"]
 
 VERBS.load(sys.modules[__name__])
 

@@ -25,11 +25,11 @@ def measure_privacy(run: Run) -> Iterator[Piece]:
 def _given_away(run: Run, model: LoadedModel) -> list[Record]:
     asked, seed = run.config.privacy, run.config.seed
     options: dict[str, Any] = {"attack": list(asked.attacks), "shadows": asked.shadows}
-    options |= {"epochs": asked.epochs, "queries": list(asked.queries)}
+    options |= {"epochs": asked.epochs}
 
     def measure() -> Sequence[Record]:
         doing = run.doing | {"seed": seed}
-        found = verbs.privacy(run.dataset, model=model, **options, **doing)
+        found = verbs.privacy(model, run.dataset, **options, **doing)
         parts = notes_of(found.records, MODEL)  # the model's part is recorded already
         return [record for record in found.records if record not in parts]
 
