@@ -1,25 +1,26 @@
-"""privacy: which training images a model gives away, by attacks on its answers."""
+"""privacy: what a model gives away of its training images, and of itself."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Unpack
 
-from purpleteam.core.errors import UsageError
-from purpleteam.core.records import Measurement, Record
+from purpleteam.core.errors import UsageError, unknown
+from purpleteam.core.records import Record
 from purpleteam.verbs.attack import listed
 from purpleteam.verbs.options import Budget, Epochs, Images, Model, OnModel
 from purpleteam.verbs.result import Result, percent, table
 from purpleteam.verbs.verb import Option, verb
 
 if TYPE_CHECKING:
-    from purpleteam.privacy.membership import MembershipAttack
+    from purpleteam.models.black_box import Gives
+    from purpleteam.privacy.extraction.extract import Extraction
     from purpleteam.privacy.membership.measure import Membership
-    from purpleteam.verbs._subject import Subject
 
-USUAL = ("loss", "entropy", "lira", "rmia", "bavaria", "label_only")
+USUAL = (
+    *("loss", "entropy", "lira", "rmia", "bavaria", "label_only"),
+    *("extraction_natural", "inversion_gradient"),
+)
 FALSE_POSITIVES = (0.001, 0.01)
 
 
@@ -30,18 +31,38 @@ class GivenAway(Result):
     stage = "privacy"
 
     membership: tuple[Membership, ...] = ()
+    copies: tuple[Extraction, ...] = ()
 
     def lines(self) -> list[str]:
-        rows: list[tuple[str, ...]] = [
-            ("attack", "at 0.1 % false", "at 1 % false", "advantage", "AUROC")
-        ]
-        for row in self.values["membership"]:
-            found = [percent(row["tpr_at"][f"{rate:g}"]) for rate in FALSE_POSITIVES]
-            wide = [_spanned(row[name]) for name in ("advantage", "auroc")]
-            rows.append((row["attack"], *found, *wide))
-        lines = ["training images recognised, and others taken for them", *table(rows)]
-        doubts = {row["doubt"] for row in self.values["membership"] if not row["trusted"]}
-        return lines + [f"not to be trusted: {doubt}" for doubt in sorted(doubts)]
+        lines: list[str] = []
+        if told := self.values["membership"]:
+            lines += ["training images recognised, where few others are taken for them"]
+            rows: list[tuple[str, ...]] = [
+                ("attack", "at 0.1 % false", "at 1 % false", "advantage", "AUROC")
+            ]
+            for row in told:
+                found = [percent(row["tpr_at"][f"{rate:g}"]) for rate in FALSE_POSITIVES]
+                wide = [_spanned(row[name]) for name in ("advantage", "auroc")]
+                rows.append((row["attack"], *found, *wide))
+            doubts = {row["doubt"] for row in told if not row["trusted"]}
+            lines += [*table(rows), *(f"not to be trusted: {doubt}" for doubt in sorted(doubts))]
+        if told := self.values["copies"]:
+            lines += [*([""] if lines else []), "copies from answers"]
+            rows = [("questions", "chosen by", "answers", "agreement", "accuracy")]
+            for row in told:
+                for point in row["points"]:
+                    rates = (percent(point[name]) for name in ("agreement", "accuracy"))
+                    rows.append((f"{point['queries']:,}", row["strategy"], row["answers"], *rates))
+            lines += table(rows)
+        if told := self.values["rebuilt"]:
+            lines += [*([""] if lines else []), "images rebuilt from the model"]
+            rows = [("attack", "prior", "recognised by another net", "what they are")]
+            for row in told:
+                rows.append(
+                    (row["attack"], row["prior"], percent(row["recognised"]), row["verdict"])
+                )
+            lines += table(rows)
+        return lines
 
 
 def _spanned(value: dict[str, Any]) -> str:
@@ -70,114 +91,86 @@ def privacy(
     budget: Budget = None,
     **given: Unpack[OnModel],
 ) -> GivenAway:
-    """Tell which training images a model gives away: membership inference.
+    """Tell what a model gives away: its training images, itself, and what a class looks like.
 
     Members are the training split, or the part of it that the model's card names; the test split
-    was not learned. Eight shadow models cost three trainings of the model at most.
+    was not learned. Eight shadow models cost three trainings of the model at most. A copy is
+    trained on answers about the validation images, which are the adversary's own here.
     """
-    from purpleteam.models.inference import logits
-    from purpleteam.privacy.membership import MEMBERSHIP, Evidence
-    from purpleteam.privacy.membership.measure import measure
-    from purpleteam.privacy.shadows import Pool, halves
-    from purpleteam.verbs._shadows import Training, learned_by, shadows_of
+    from purpleteam.privacy.extraction import EXTRACTIONS
+    from purpleteam.privacy.inversion import INVERSIONS
+    from purpleteam.privacy.membership import MEMBERSHIP
+    from purpleteam.privacy.shadows import halves
+    from purpleteam.verbs._copies import copied
+    from purpleteam.verbs._membership import recognised
+    from purpleteam.verbs._rebuilt import rebuilt
+    from purpleteam.verbs._shadows import Training, learned_by
     from purpleteam.verbs._subject import code_of, open_subject
     from purpleteam.verbs.trained import part, seconds_of
 
     named, seconds = listed(attack), seconds_of(budget)
-    asked = [part(MEMBERSHIP, text, "attack") for text in named or USUAL]
+    kinds: dict[str, Any] = {
+        name: kind for kind in (MEMBERSHIP, EXTRACTIONS, INVERSIONS) for name in kind
+    }
+    asked: dict[int, list[Any]] = {id(kind): [] for kind in kinds.values()}
+    for text in named or USUAL:
+        if isinstance(text, str):
+            name = text.partition(":")[0]
+            if name not in kinds:
+                raise UsageError(unknown("attack", name, kinds))
+            asked[id(kinds[name])].append(part(kinds[name], text, "attack"))
+        else:
+            asked[id(kinds[text.name])].append(text)
     halves(0, shadows, 0)  # an odd number is refused before anything is read
-    arch = given.get("arch")
-    given["arch"] = code_of(arch, model)
+    arch, given["arch"] = given.get("arch"), code_of(given.get("arch"), model)
     subject = open_subject(images, labels, model=model, **given)
-    loaded, notes = subject.loaded, list(subject.notes)
-    if getattr(loaded.module, "gives", "scores") == "labels":
-        blind = [one.name for one in asked if one.answers == "scores"]
-        if named and blind:
-            takes = [name for name in MEMBERSHIP if MEMBERSHIP[name].answers == "labels"]
-            only = f"model {loaded.name!r} gives labels only, and {blind[0]} needs scores"
-            raise UsageError(f"{only}; with labels: {', '.join(takes)}")
-        asked = [one for one in asked if one.answers == "labels"]
-        notes.append(f"the model gives labels only, so these are not tried: {', '.join(blind)}")
+    training = Training.of(subject, arch, recipe, epochs)
     learned, others, guessed = learned_by(subject)
-    pool = Pool.of(learned, others, shadows=shadows, seed=subject.seed)
-    told: dict[str, Any] = {}
-    rows = pool.judged(subject.seed)
-    evidence: dict[str, Any] = {"images": pool.images.take(rows), "seed": subject.seed}
-    how: dict[str, Any] = {}
-    if any(one.needs_shadows for one in asked):
-        training = Training.of(subject, arch, recipe, epochs)
-        trained = shadows_of(subject, training, pool, shadows, seconds)
-        evidence |= {"shadows": trained.scores[:, rows], "inside": trained.inside[:, rows]}
-        how = {"recipe": {"name": training.recipe.name, **asdict(training.recipe)}}
-        told = {"arch": training.arch, **how, "seconds": round(trained.seconds, 1)}
-        told |= {"count": len(trained), "images": len(pool.images) // 2}
-        notes += training.notes
-        if len(trained) < shadows:
-            notes.append(f"--budget: {len(trained)} of {shadows} shadow models were trained")
-    found = []
-    with subject.progress.task("membership inference", len(asked)) as task:
-        seen = Evidence(ask=partial(logits, loaded.module), **evidence)
-        for row in measure(seen, pool.member[rows], asked, most=queries):
-            found.append(row)
-            task.advance(1)
+    notes = [*subject.notes]
+    gives: Gives = getattr(subject.loaded.module, "gives", "scores")
+    white_box = getattr(subject.loaded.module, "differentiable", True)
+    for attacks in asked.values():
+        cannot = [
+            one
+            for one in attacks
+            if (gives == "labels" and getattr(one, "answers", "labels") == "scores")
+            or (gives == "labels" and one.name in INVERSIONS)
+            or (getattr(one, "white_box", False) and not white_box)
+        ]
+        if cannot:
+            needs = "gradients" if getattr(cannot[0], "white_box", False) else "scores"
+            only = f"model {subject.loaded.name!r} gives {gives} only"
+            if named:
+                raise UsageError(f"{only}, and {cannot[0].name} needs {needs}")
+            notes.append(f"{only}: not tried are {', '.join(one.name for one in cannot)}")
+            attacks[:] = [one for one in attacks if one not in cannot]
+    records: list[Record] = []
+    values: dict[str, Any] = {"membership": [], "copies": [], "rebuilt": []}
+    found: list[Membership] = []
+    copies: list[Extraction] = []
+    if attacks := asked[id(MEMBERSHIP)]:
+        told = recognised(subject, attacks, training, learned, others, shadows, seconds, queries)
+        found, values["shadow_models"], more, said = told
+        records += more
+        notes += [*guessed, *said]
+        values["membership"] = [row.to_json() for row in found]
+    if attacks := asked[id(EXTRACTIONS)]:
+        copies, more, said = copied(subject, attacks, training, queries, gives)
+        records += more
+        notes += said
+        values["copies"] = [row.to_json() for row in copies]
+    if attacks := asked[id(INVERSIONS)]:
+        values["rebuilt"], more = rebuilt(subject, attacks, learned, others)
+        records += more
     return GivenAway(
         membership=tuple(found),
+        copies=tuple(copies),
         values={
-            "membership": [row.to_json() for row in found],
-            "shadow_models": told or None,
+            **values,
             "members": len(learned),
             "subject": subject.about(training_set=learned.digest),
             "data": subject.data("test"),
         },
-        records=(*_records(subject, learned.digest, found, how), subject.part()),
-        notes=(*notes, *guessed),
+        records=(*records, subject.part()),
+        notes=tuple(dict.fromkeys(notes)),
     )
-
-
-def _records(
-    subject: Subject, learned: str, found: Sequence[Membership], recipe: dict[str, Any]
-) -> list[Record]:
-    """Return the area under each attack's curve, its advantage, and its rates where it is sure."""
-    about, records = subject.about(training_set=learned), list[Record]()
-    for row in found:
-        told, roc = row.to_json(), row.roc
-        how: dict[str, Any] = {"attack": _spelled(row.attack), "queries": row.queries}
-        how |= {"answers": row.attack.answers}
-        how |= {"shadows": row.shadows, **recipe} if row.attack.needs_shadows else {}
-        common: dict[str, Any] = {"subject": about, "seed": subject.seed}
-        cost = {"cpu_seconds": row.seconds}
-        kept = ("members", "others", "curve", "gap", "power", "trusted", "doubt")
-        detail = {key: told[key] for key in kept if told.get(key) is not None}
-        records.append(
-            Measurement(
-                name="membership_auroc",
-                value=roc.auc(),
-                how=how,
-                detail=detail,
-                cost=cost,
-                **common,
-            )
-        )
-        records.append(
-            Measurement(name="membership_advantage", value=roc.advantage(), how=how, **common)
-        )
-        for rate in FALSE_POSITIVES:
-            if (recognised := roc.tpr_at(rate)) is not None:
-                records.append(
-                    Measurement(
-                        name="membership_rate",
-                        value=recognised,
-                        how=how | {"false_positive_rate": rate},
-                        detail={"trusted": not row.doubt},
-                        **common,
-                    )
-                )
-    return records
-
-
-def _spelled(attack: MembershipAttack) -> str:
-    """Return an attack as it is asked for, with the options that are not its defaults."""
-    usual = asdict(type(attack)())
-    changed = {key: value for key, value in asdict(attack).items() if value != usual[key]}
-    given = ",".join(f"{key}={value}" for key, value in changed.items())
-    return attack.name + (f":{given}" if given else "")
