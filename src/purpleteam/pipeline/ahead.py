@@ -26,7 +26,7 @@ from purpleteam.pipeline.stages.serve import ask_app
 from purpleteam.pipeline.stages.threats import check_app
 from purpleteam.pipeline.state import Run
 
-AHEAD = ("models", "attacks", "certify", "defences")
+AHEAD = ("models", "attacks", "certify", "defences", "privacy")
 """The stages that are done ahead: the later ones read the records of the earlier."""
 Path = tuple[str, ...]  # of a piece: its stage, its part, and what the pieces inside are called
 WAITING = {"threats": check_app, "serve": ask_app}

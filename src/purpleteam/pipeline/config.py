@@ -112,6 +112,7 @@ class PrivacyConfig:
     """Attacks on privacy, each `name[:field=value,...]`; none, and nothing is tried."""
     shadows: int = 8  # models on random halves of the images, for attacks that compare with them
     epochs: int | None = None  # of the shadow models, where not the model's own
+    queries: int | None = None  # questions that the model answers each attack, at most
 
 
 @dataclass(frozen=True, kw_only=True)

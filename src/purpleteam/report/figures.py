@@ -191,7 +191,7 @@ def curves(
         parts.append(_text(label, LEFT - 8, y_of(value) + 4, "tick end"))
     last = -math.inf
     for value in xs:
-        label = f"{value:.3g}"
+        label = f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
         if x_of(value) - last >= LETTER * len(label) + 6:
             last = x_of(value)
             parts.append(_line(last, base, last, base + 5, "axis"))

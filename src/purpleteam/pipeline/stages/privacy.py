@@ -11,21 +11,30 @@ from purpleteam.core.schema import MODEL
 from purpleteam.models.loading import LoadedModel
 from purpleteam.pipeline.stages.models import baseline
 from purpleteam.pipeline.state import Piece, Run
+from purpleteam.privacy.membership import MEMBERSHIP
+
+ALIKE = "membership inference"
+"""What the attacks are called together that share shadow models."""
 
 
 def measure_privacy(run: Run) -> Iterator[Piece]:
-    """Attack the privacy of the model at hand, one piece an attack; shadow models are shared."""
+    """Attack the privacy of the model at hand; those that share shadow models in one piece."""
     asked = run.config.privacy
     if not asked.attacks:
         return
-    model = baseline(run)
-    yield Piece(f"privacy of {model.name}", partial(_given_away, run, model))
+    model, parts = baseline(run), dict[str, list[str]]()
+    for text in asked.attacks:
+        name = text.partition(":")[0]
+        parts.setdefault(ALIKE if name in MEMBERSHIP else text, []).append(text)
+    for what, attacks in parts.items():
+        called = f"{what} of {model.name}"
+        yield Piece(called, partial(_given_away, run, model, called, attacks))
 
 
-def _given_away(run: Run, model: LoadedModel) -> list[Record]:
+def _given_away(run: Run, model: LoadedModel, what: str, attacks: list[str]) -> list[Record]:
     asked, seed = run.config.privacy, run.config.seed
-    options: dict[str, Any] = {"attack": list(asked.attacks), "shadows": asked.shadows}
-    options |= {"epochs": asked.epochs}
+    options: dict[str, Any] = {"attack": attacks, "shadows": asked.shadows}
+    options |= {"epochs": asked.epochs, "queries": asked.queries}
 
     def measure() -> Sequence[Record]:
         doing = run.doing | {"seed": seed}
@@ -35,7 +44,7 @@ def _given_away(run: Run, model: LoadedModel) -> list[Record]:
 
     depends_on = options | {"model": model.digest, "seed": seed}
     try:
-        return run.cell("privacy", f"privacy of {model.name}", depends_on, measure)
+        return run.cell("privacy", what, depends_on, measure)
     except UsageError as error:  # such as a set too small to tell members from others
-        run.left_out("privacy", f"Privacy of {model.name}", str(error))
+        run.left_out("privacy", what, str(error))
         return []

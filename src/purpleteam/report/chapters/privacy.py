@@ -10,7 +10,6 @@ from purpleteam.report.chapter import (
     Chapter,
     Column,
     Sheet,
-    beside,
     of_how,
     of_itself,
     of_model,
@@ -72,17 +71,21 @@ def _guessing(record: Measurement, colour: int) -> Series:
     return Series(label="guessing", points=points, colour=colour % 8)
 
 
-def _at(rate: float) -> Column:
-    """Return a column that shows the members recognised at that false-positive rate."""
+def _same(name: str, *keys: str, **how: float) -> Column:
+    """Return a column that shows another metric of the same attack on the same model."""
 
     def cell(evidence: Evidence, record: Measurement) -> Inline:
-        for other in evidence.find("membership_rate", model_name(record)):
-            alike = all(other.how.get(key) == record.how.get(key) for key in ("attack", "shadows"))
-            if alike and other.how.get("false_positive_rate") == rate:
+        for other in evidence.find(name, model_name(record)):
+            alike = all(other.how.get(key) == record.how.get(key) for key in keys)
+            if alike and all(other.how.get(key) == value for key, value in how.items()):
                 return number_of(other)
         return DASH
 
     return cell
+
+
+ATTACK = ("attack", "shadows", "queries")
+COPY = ("strategy", "answers", "queries")
 
 
 def _doubts(evidence: Evidence) -> Iterator[Prose]:
@@ -129,9 +132,15 @@ CHAPTER = Chapter(
                 "Attack": of_how("attack"),
                 "Needs": of_how("answers"),
                 "Shadow models": of_how("shadows"),
-                heading("membership_rate", "At 0.1 % false"): _at(0.001),
-                heading("membership_rate", "At 1 % false"): _at(0.01),
-                **beside("membership_advantage", "Advantage"),
+                heading("membership_rate", "At 0.1 % false"): _same(
+                    "membership_rate", *ATTACK, false_positive_rate=0.001
+                ),
+                heading("membership_rate", "At 1 % false"): _same(
+                    "membership_rate", *ATTACK, false_positive_rate=0.01
+                ),
+                heading("membership_advantage", "Advantage"): _same(
+                    "membership_advantage", *ATTACK
+                ),
                 heading("membership_auroc", "AUROC"): of_itself,
             },
             optional=("Shadow models", "At 0.1 % false"),
@@ -146,14 +155,7 @@ CHAPTER = Chapter(
                 "Chosen": of_how("strategy"),
                 "Answers": of_how("answers"),
                 heading("copy_agreement", "Agreement"): of_itself,
-                heading("copy_accuracy", "Accuracy of the copy"): lambda evidence, record: next(
-                    (
-                        number_of(other)
-                        for other in evidence.find("copy_accuracy", model_name(record))
-                        if other.how == record.how
-                    ),
-                    DASH,
-                ),
+                heading("copy_accuracy", "Accuracy of the copy"): _same("copy_accuracy", *COPY),
             },
         ),
         galleries("rebuilt"),
