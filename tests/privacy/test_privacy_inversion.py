@@ -7,10 +7,13 @@ import pytest
 import torch
 from torch import nn
 
+from purpleteam.core.errors import UsageError
 from purpleteam.data.images import ImageSet
 from purpleteam.privacy.inversion import INVERSIONS, Rebuilt
+from purpleteam.privacy.inversion.gradient import Gradient
 from purpleteam.privacy.inversion.judge import judge
 from purpleteam.privacy.inversion.prior import Prior
+from purpleteam.privacy.inversion.score_based import ScoreBased
 
 CLASSES, SIDE, EACH = 10, 6, 12
 
@@ -37,9 +40,11 @@ def net_of(images: np.ndarray) -> nn.Module:
     return nn.Sequential(nn.Flatten(), layer).eval()
 
 
-@pytest.mark.parametrize("name", list(INVERSIONS))
-def test_a_net_that_stores_training_images_is_called_a_leak(name: str) -> None:
-    attack = INVERSIONS[name](prior="none", steps=600, learning_rate=0.3)
+@pytest.mark.parametrize("kind", [Gradient, ScoreBased])
+def test_a_net_that_stores_training_images_is_called_a_leak(
+    kind: type[Gradient | ScoreBased],
+) -> None:
+    attack = kind(prior="none", steps=600, learning_rate=0.3)
     rebuilt = attack.rebuild(net_of(FIRST), range(CLASSES), pool=OTHERS, seed=0)
     judged = judge(rebuilt, by=net_of(CENTRES), learned=LEARNED, others=OTHERS)
     assert judged.leak and judged.verdict == "images of the training set"
@@ -50,6 +55,45 @@ def test_a_class_mean_is_an_image_of_the_class_and_no_leak() -> None:
     means = Rebuilt(ImageSet(CENTRES.astype(np.uint8), np.arange(CLASSES)), 0)
     judged = judge(means, by=net_of(CENTRES), learned=LEARNED, others=OTHERS)
     assert judged.verdict == "an image of the class, none of the training set"
+
+
+def test_many_copies_of_one_image_tell_no_more_than_the_image() -> None:
+    copies = np.repeat(FIRST[:3], 30, axis=0)
+    rebuilt = Rebuilt(ImageSet(copies, np.repeat(np.arange(3), 30)), 0)
+    judged = judge(rebuilt, by=net_of(CENTRES), learned=LEARNED, others=OTHERS)
+    assert judged.pixels.nearer.value == 1 and judged.pixels.chance == pytest.approx(
+        1 / 8, abs=0.01
+    )
+    assert judged.verdict == "an image of the class; too few to tell whether of the training set"
+
+
+def test_chance_allows_for_more_training_images_than_others() -> None:
+    few = OTHERS.take(slice(None, None, 3))  # a quarter of all
+    rebuilt = Rebuilt(ImageSet(FIRST, np.arange(CLASSES)), 0)
+    judged = judge(rebuilt, by=net_of(CENTRES), learned=LEARNED, others=few)
+    assert judged.pixels.expected == 0.75
+    assert judged.pixels.chance == pytest.approx(0.75**CLASSES, abs=0.01)
+
+
+def test_a_leak_is_seen_in_the_features_of_the_net_that_judges_too() -> None:
+    class Left(nn.Module):
+        """It looks at the left half alone."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.dense = nn.Linear(SIDE * SIDE // 2, CLASSES)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            scores: torch.Tensor = self.dense(x[..., : SIDE // 2].flatten(1))
+            return scores
+
+    halved = LEARNED.take([n for n in range(CLASSES * EACH) if n % EACH < 4])
+    pixels = np.array(halved.images)
+    pixels[:, :, SIDE // 2 :] = 255 - pixels[:, :, SIDE // 2 :]
+    rebuilt = Rebuilt(ImageSet(pixels, halved.labels), 0)
+    judged = judge(rebuilt, by=Left(), learned=LEARNED, others=OTHERS)
+    assert judged.features is not None and judged.features.beside_mean == 0
+    assert judged.leak and not judged.pixels.closer
 
 
 def test_other_images_of_the_class_are_no_leak() -> None:
@@ -71,6 +115,52 @@ def test_a_prior_of_images_begins_at_their_mean_and_stays_in_range() -> None:
     mean = np.asarray(LEARNED.images).mean(0).transpose(2, 0, 1) / 255
     middle = prior.images(torch.zeros(1, prior.dimensions))[0]
     assert middle.numpy() == pytest.approx(mean, abs=1e-5)
+
+
+def test_where_a_class_has_no_other_image_nothing_is_judged() -> None:
+    rebuilt = Rebuilt(ImageSet(FIRST, np.arange(CLASSES)), 0)
+    with pytest.raises(UsageError, match="of class 9 there is no other image to compare with"):
+        judge(rebuilt, by=net_of(CENTRES), learned=LEARNED, others=OTHERS.part(0, 9 * EACH))
+
+
+def test_without_a_prior_the_gradient_ends_at_the_brightest_pixels_of_the_class() -> None:
+    """Of two classes that differ by w, softmax is highest where a pixel is 1 if w is above 0."""
+    net = nn.Sequential(nn.Flatten(), nn.Linear(SIDE * SIDE, 2))
+    w = torch.randn(SIDE * SIDE, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        net[1].weight.copy_(torch.stack([w, -w]) / 20)  # type: ignore[operator]
+    attack = Gradient(prior="none", steps=800)
+    made = attack.rebuild(net, [0, 1], pool=OTHERS, seed=0)
+    bright = np.asarray(made.images.images).reshape(2, -1) > 127
+    best = torch.stack([w > 0, w < 0]).numpy()
+    clear = w.abs().numpy() > 0.1
+    assert np.array_equal(bright[:, clear], best[:, clear])
+
+
+def test_what_the_model_refuses_is_not_what_is_looked_for() -> None:
+    def ask(x: torch.Tensor) -> torch.Tensor:
+        brightness = x.mean((1, 2, 3))
+        scores = torch.stack([9 * brightness, torch.full_like(brightness, 4.0)], 1)
+        return torch.where((brightness < 0.5)[:, None], torch.nan, scores)
+
+    attack = ScoreBased(prior="none", steps=60)
+    made = attack.rebuild(ask, [0, 0], pool=OTHERS, seed=0)
+    assert np.asarray(made.images.images).mean() > 200
+
+
+def test_a_budget_of_questions_ends_the_search() -> None:
+    attack = ScoreBased(pairs=5, queries=99)
+    assert attack.rebuild(net_of(FIRST), [3, 4], pool=OTHERS, seed=1).queries == 2 * 90
+    with pytest.raises(ValueError, match="at least 10, two for each pair, not 9"):
+        ScoreBased(pairs=5, queries=9)
+
+
+@pytest.mark.parametrize("name", list(INVERSIONS))
+def test_a_model_that_gives_labels_alone_cannot_be_climbed(name: str) -> None:
+    net = net_of(FIRST)
+    net.gives = "labels"  # type: ignore[assignment]
+    with pytest.raises(UsageError, match="needs the model's scores, and it gives labels only"):
+        INVERSIONS[name]().rebuild(net, [0], pool=OTHERS, seed=0)
 
 
 @pytest.mark.parametrize("name", list(INVERSIONS))

@@ -9,10 +9,11 @@ import sys
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, final
 
 from torch import Tensor
 
+from purpleteam.core.errors import UsageError
 from purpleteam.core.registry import Registry, check_ranges, part_of
 from purpleteam.data.images import ImageSet
 
@@ -54,7 +55,7 @@ class Inversion:
     def __post_init__(self) -> None:
         check_ranges(self)
 
-    @abstractmethod
+    @final
     def rebuild(
         self,
         ask: Callable[[Tensor], Tensor],
@@ -70,7 +71,28 @@ class Inversion:
             classes: what is aimed at.
             pool: images of the adversary's own, of the size that the model takes.
             seed: of where the search begins.
+
+        Raises:
+            UsageError: the model tells less than the attack needs.
         """
+        if getattr(ask, "gives", "scores") != "scores":
+            raise UsageError(f"{self.name} needs the model's scores, and it gives labels only")
+        if self.white_box and not getattr(ask, "differentiable", True):
+            others = (name for name, kind in INVERSIONS.items() if not kind.white_box)
+            without = f"those that need none: {', '.join(others)}"
+            raise UsageError(f"{self.name} needs gradients, and the model gives none; {without}")
+        return self.search(ask, classes, pool=pool, seed=seed)
+
+    @abstractmethod
+    def search(
+        self,
+        ask: Callable[[Tensor], Tensor],
+        classes: Sequence[int],
+        *,
+        pool: ImageSet,
+        seed: int,
+    ) -> Rebuilt:
+        """Do what `rebuild` promises, of a model that tells enough."""
 
 
 INVERSIONS: Registry[type[Inversion]] = Registry("inversion")

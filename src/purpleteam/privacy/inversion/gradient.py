@@ -22,7 +22,7 @@ class Gradient(Inversion):
     learning_rate: float = 0.1
     """Step size."""
 
-    def rebuild(
+    def search(
         self,
         ask: Callable[[Tensor], Tensor],
         classes: Sequence[int],
