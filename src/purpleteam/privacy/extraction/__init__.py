@@ -6,7 +6,7 @@
 """
 
 import sys
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -49,7 +49,7 @@ class Course:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Strategy:
+class Strategy(ABC):
     """A way to choose questions; its fields are its options."""
 
     name: ClassVar[str] = ""
@@ -60,7 +60,11 @@ class Strategy:
 
     @abstractmethod
     def questions(self, course: Course, count: int) -> Pixels:
-        """Return so many uint8 images (count, H, W, C) to ask about next."""
+        """Return uint8 images (n, H, W, C) to ask about next, from 1 to `count`.
+
+        Where they are fewer than `count`, the copy learns from the answers before the next are
+        chosen.
+        """
 
 
 EXTRACTIONS: Registry[type[Strategy]] = Registry("extraction")

@@ -12,9 +12,19 @@ from purpleteam.privacy.extraction.natural import Natural, again
 class Active(Strategy):
     """Asks about the images of the pool between whose two first labels the copy hardly decides."""
 
+    ranges = "start at least 1; growth above 0 and finite"
+
+    start: int = 100
+    """Images that are drawn at random, before there is a copy."""
+    growth: float = 1.0
+    """Most questions of a round, as a multiple of those before it; then the copy learns again."""
+
     def questions(self, course: Course, count: int) -> Pixels:
         rows = np.flatnonzero(~course.used)
-        if course.copy is None or not len(rows):
+        if course.copy is None:
+            return Natural().questions(course, min(count, self.start))
+        count = min(count, max(1, round(self.growth * len(course.asked))))
+        if not len(rows):
             return Natural().questions(course, count)
         scores = np.sort(logits(course.copy, course.pool.images[rows]), axis=1)
         unsure = np.argsort(scores[:, -1] - scores[:, -2], kind="stable")[:count]

@@ -11,21 +11,26 @@ from purpleteam.privacy.extraction.natural import Natural
 
 @part_of(EXTRACTIONS, "extraction_jacobian")
 class Jacobian(Strategy):
-    """Moves what was asked along the sign of the gradient of the answer's score in the copy."""
+    """Moves what was asked along the sign of the gradient of the answer's score in the copy.
 
-    ranges = "step above 0 and at most 1"
+    Each round moves each image that was asked about before once, to one side, so that there are
+    twice as many; then the copy learns again.
+    """
 
+    ranges = "start at least 1; step above 0 and at most 1"
+
+    start: int = 100
+    """Images of the pool that the rest is made from."""
     step: float = 0.1
     """By how much each pixel changes."""
 
     def questions(self, course: Course, count: int) -> Pixels:
         if course.copy is None:
-            return Natural().questions(course, count)
+            return Natural().questions(course, min(count, self.start))
         net, labels = course.copy, course.answers.argmax(1)
-        rows = course.rng.permutation(len(course.asked))
-        rows = np.resize(rows, count)
+        rows = course.rng.permutation(len(course.asked))[:count]
         made = []
-        for part in np.array_split(rows, -(-count // 500)):
+        for part in np.array_split(rows, -(-len(rows) // 500)):
             x = to_batch(course.asked[part], device_of(net)).requires_grad_()
             scores = net(x).gather(1, torch.from_numpy(labels[part])[:, None].to(x.device)).sum()
             (slope,) = torch.autograd.grad(scores, x)
