@@ -125,7 +125,7 @@ def knowing(pool: ImageSet, count: int) -> Course:
 
 def test_scores_of_a_linear_model_tell_its_weights_by_as_many_questions_as_it_has() -> None:
     """Tramer et al. 2016, arXiv:1609.02943: d + 1 equations, up to what softmax cannot show."""
-    model, course = Model(), knowing(TEST, 0)
+    model, course = Model(), knowing(TEST, 1)
     asked = EXTRACTIONS["extraction_random"]().questions(course, 17)
     learned = np.log(learnable(model(asked), "scores"))
     rows = np.concatenate([asked.reshape(17, -1) / 255, np.ones((17, 1))], 1)
