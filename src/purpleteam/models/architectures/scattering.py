@@ -51,9 +51,10 @@ class Scattering(nn.Module):
             _convolve(x, self.blur, stride=4),
             _blurred(fine, self.blur, stride=4),
             _blurred(coarse, self.half_blur, stride=2),
-            _blurred(both.unflatten(0, (-1, ANGLES)).flatten(1, 2), self.half_blur, stride=2),
+            _blurred(both.reshape(-1, ANGLES**2, *both.shape[2:]), self.half_blur, stride=2),
         ]
-        return torch.cat(maps, 1).unflatten(0, (-1, channels)).flatten(1, 2)
+        every = torch.cat(maps, 1)  # (N C, 81, H/4, W/4)
+        return every.reshape(-1, channels * MAPS, *every.shape[2:])
 
 
 def _convolve(x: Tensor, filters: Tensor, stride: int = 1) -> Tensor:
@@ -71,7 +72,7 @@ def _modulus(x: Tensor, filters: Tensor, stride: int = 1) -> Tensor:
 def _blurred(x: Tensor, blur: Tensor, stride: int) -> Tensor:
     """Return local means of maps (N, maps, H, W)."""
     each = _convolve(x.flatten(0, 1).unsqueeze(1), blur, stride)
-    return each.squeeze(1).unflatten(0, (-1, x.shape[1]))
+    return each.reshape(-1, x.shape[1], *each.shape[2:])
 
 
 def _wavelets(scale: int) -> Tensor:
