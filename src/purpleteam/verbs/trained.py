@@ -67,7 +67,7 @@ def train_and_store(
     checkpoint = stem.with_name(f".{stem.name}.checkpoint.safetensors")
     title = f"{'harden' if role == 'hardened' else 'train'} {name or stem.name}"
     training = fit(subject, subject.net(arch), recipe, learned, title, checkpoint, seconds)
-    how = {"name": recipe.name, **asdict(recipe), **more}
+    how = {"name": recipe.name, **asdict(recipe), **training.facts, **more}
     stored, records = store_measured(
         subject,
         training.module,
@@ -103,6 +103,7 @@ def train_and_store(
         "seconds": round(training.seconds, 2),
         "epochs": len(training.epochs),
         "best_epoch": training.best.epoch,
+        **training.facts,
         "data": subject.data(),
     }
     return (Hardened if role == "hardened" else Trained)(

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from purpleteam.models.architectures import ARCHITECTURES, Normalise, Shape
+from purpleteam.models.architectures import ARCHITECTURES, Fixed, Normalise, Shape
 
 ANGLES = 8
 SLANT = 4 / ANGLES  # of a wavelet's envelope: how much narrower along the wave than across
@@ -111,19 +111,15 @@ def _grid(side: int) -> tuple[Tensor, Tensor]:
 
 @ARCHITECTURES.register("scattering")
 def scattering(shape: Shape, classes: int) -> nn.Module:
-    """Return fixed wavelet features and a linear layer: 39,700 weights for MNIST.
-
-    What is before the linear layer has no weights and looks at each image alone: a training may
-    compute it once.
-    """
+    """Return fixed wavelet features and a linear layer: 39,700 weights for MNIST."""
     channels, *sides = shape
     height, width = (min(-(-side // 4), WIDEST) for side in sides)
     shrink = max(sides) > 4 * WIDEST
-    return nn.Sequential(
+    features = Fixed(
         Normalise(),
         Scattering(),
         *[nn.AdaptiveAvgPool2d((height, width))] * shrink,
         nn.GroupNorm(27 * channels, MAPS * channels, affine=False),  # no batch takes part
         nn.Flatten(),
-        nn.Linear(MAPS * channels * height * width, classes),
     )
+    return nn.Sequential(features, nn.Linear(MAPS * channels * height * width, classes))
