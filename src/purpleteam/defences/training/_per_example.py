@@ -19,7 +19,7 @@ from purpleteam.models.devices import to_batch
 from purpleteam.models.guard import Guarded, switched
 from purpleteam.models.training import Validation
 
-AT_ONCE = 16 << 20  # bytes of gradients of a part of a batch: they stay in the cache
+AT_ONCE = 4 << 20  # bytes of gradients of a part of a batch: they stay in the cache
 ASKED_AT_ONCE = 250  # images whose features are made
 KEPT = 1 << 30  # most bytes of features that are kept from step to step
 
@@ -90,7 +90,7 @@ class PrivateSteps:
                 loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
             self.examples(part)
-            self.private.clip_and_accumulate()
+            self.clip()
         self.private.add_noise()
         self.released()
         for weight in self.weights:
@@ -98,6 +98,10 @@ class PrivateSteps:
             noised: Any = weight.grad
             weight.grad = torch.empty_like(weight).copy_(noised / self.expected_batch)
         return total / max(len(rows), 1)
+
+    def clip(self) -> None:
+        """Add the gradients in `grad_sample`, clipped one by one, to `summed_grad`."""
+        self.private.clip_and_accumulate()
 
     def examples(self, rows: Tensor) -> None:
         """See `grad_sample` of each weight, of these rows, before it is clipped: an audit does."""
