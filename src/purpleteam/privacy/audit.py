@@ -41,6 +41,8 @@ class Audit:
     """Proved at `confidence`, for `delta`."""
     epsilon_upper: float
     """What the accountant says was spent, for `delta`."""
+    provable: float
+    """The lower bound if all guesses were right: no training that claims more can be accused."""
     delta: float
     confidence: float
     canaries: int
@@ -91,8 +93,7 @@ def audit(
     The training is the recipe's own. A canary is a row whose gradient is one weight's alone, a
     hundred times as long as gradients are cut to; in the training or not by a coin each. Its score
     is what the released sums hold of that weight: those with the highest scores are guessed in,
-    those with the lowest out. A thousand canaries prove no epsilon above about 4.9 at 99.9 %, as
-    even a thousand right guesses may be luck.
+    those with the lowest out. Few guesses prove little even if all are right, as `provable` says.
 
     Args:
         recipe: its budget, and all else; the accountant counts the canaries as images.
@@ -134,6 +135,7 @@ def audit(
     return Audit(
         epsilon_lower=epsilon_lower(canaries, guesses, right, recipe.delta, confidence),
         epsilon_upper=spent["epsilon"],
+        provable=epsilon_lower(canaries, guesses, guesses, recipe.delta, confidence),
         delta=recipe.delta,
         confidence=confidence,
         canaries=canaries,
