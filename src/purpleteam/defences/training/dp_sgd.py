@@ -38,10 +38,10 @@ class DPSGD(Defence):
         "noise_multiplier above 0 and finite"
     )
 
-    epochs: int = 20
-    batch_size: int = 2048
+    epochs: int = 30
+    batch_size: int = 4096
     """Images a step, on average; never more than there are."""
-    learning_rate: float = 5e-3
+    learning_rate: float = 3e-3
     schedule: Literal["constant", "one_cycle", "cosine", "steps"] = "constant"
     averaging: Literal["none", "ema", "swa"] = "ema"
     average_decay: float = 0.98
@@ -51,7 +51,7 @@ class DPSGD(Defence):
     """Privacy budget: no more is spent; it is no radius."""
     delta: float = 1e-5
     """Chance that the bound does not hold; well under one by the number of training images."""
-    max_grad_norm: float = 1.0
+    max_grad_norm: float = 0.1
     """Length (L2, all weights together) that the gradient of an image is cut to."""
     noise_multiplier: float | None = None
     """Deviation of the noise over that length; by default as little as the budget allows."""
@@ -173,5 +173,9 @@ def noise_for(
                     epsilon_tolerance=min(0.01, epsilon / 100),
                 )
             )
-    except ValueError as error:
-        raise UsageError(f"epsilon {epsilon:g} at delta {delta:g}: {error}") from None
+    except ValueError:
+        remedy = "give more epsilon" + (" or accountant=prv" if accountant == "rdp" else "")
+        raise UsageError(
+            f"the accountant {accountant} can promise no epsilon of {epsilon:g} at delta "
+            f"{delta:g}, whatever the noise: {remedy}"
+        ) from None
