@@ -100,8 +100,8 @@ def row(asked: argparse.Namespace) -> dict[str, Any]:
         "model": card["digest"],
         "recipe": card["recipe"],
         "privacy": card["recipe"]["privacy"],
-        "validation_accuracy": trained["validation_accuracy"],
-        "clean_accuracy": found["clean_accuracy"],
+        "validation_accuracy": trained.validation_accuracy,
+        "clean_accuracy": found.to_json()["clean_accuracy"],
         "cpu_seconds": round(cost[0], 1),
         "seconds": round(cost[1], 1),
     }

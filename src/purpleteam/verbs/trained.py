@@ -35,6 +35,16 @@ class Trained(Result):
     stored: StoredModel
     training: Training
 
+    def lines(self) -> list[str]:
+        """Return the answer as lines; of what privacy has cost, one."""
+        values = dict(self.values)
+        if spent := values.get("privacy"):
+            values["privacy"] = (
+                f"epsilon {spent['epsilon']:.2f} at delta {spent['delta']:g} is spent, says "
+                f"{spent['accountant']} of Opacus {spent['opacus']}"
+            )
+        return Result(values=values).lines()
+
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Hardened(Trained):
