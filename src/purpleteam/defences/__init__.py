@@ -1,6 +1,6 @@
 """Defences: make a model harder to break, find what was planted, take it out; instant to import.
 
-- `training/` adversarial training; `detection/` backdoors in a set, a model or an input
+- `training/` adversarial, certified, private; `detection/` backdoors in a set, a model or an input
 - `repair/` a backdoored model made good again; `evaluate` a defence measured
 """
 

@@ -5,6 +5,8 @@ without it, any event is at most e^epsilon times as likely, up to `delta`. The b
 training images alone. Validation images are not protected: accuracy and loss on them are told
 after each epoch, and no training image is in them. The loss of the training images is not told.
 
+What is counted is this training: trials of other options on the same images are not.
+
 The noise comes from the seed, so that a training can be repeated and measured. Who knows the seed
 can take the noise away: keep that of a model whose images are truly private to yourself.
 """
