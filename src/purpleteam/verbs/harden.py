@@ -27,7 +27,8 @@ def harden(
 ) -> Trained:
     """Train a model by adversarial training and store it; attack it with purple attack.
 
-    With --recipe dp_sgd it is trained with differential privacy instead.
+    With --recipe dp_sgd it is trained with differential privacy instead, best with --arch
+    scattering: the fewer weights, the less the noise harms.
 
     Args:
         arch: the net that is trained, from weights drawn anew; by default `model` where that is a

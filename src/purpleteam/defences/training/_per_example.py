@@ -20,6 +20,7 @@ from purpleteam.models.guard import Guarded, switched
 from purpleteam.models.training import Validation
 
 AT_ONCE = 4 << 20  # bytes of gradients of a part of a batch: they stay in the cache
+FEWEST = 8  # images of such a part: fewer cost more in calls than the cache saves
 ASKED_AT_ONCE = 250  # images whose features are made
 KEPT = 1 << 30  # most bytes of features that are kept from step to step
 
@@ -66,7 +67,8 @@ class PrivateSteps:
             expected_batch_size=None,
             loss_reduction="sum",
         )
-        self.at_once = max(1, AT_ONCE // (4 * sum(one.numel() for one in self.weights)))
+        values = sum(one.numel() for one in self.weights)
+        self.at_once = max(FEWEST, AT_ONCE // (4 * values))  # images
 
     def batches(self, order: Tensor, rng: torch.Generator) -> Sequence[Tensor]:
         """Return a Poisson sample for each step; some may be empty."""
