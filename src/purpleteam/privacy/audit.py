@@ -12,7 +12,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from purpleteam.core.errors import Refused, UsageError
 from purpleteam.core.progress import SILENT, Progress
+from purpleteam.core.registry import check_ranges
 from purpleteam.data.images import Dataset, ImageSet
 from purpleteam.defences.training import Hardening
 from purpleteam.defences.training._per_example import PrivateSteps
@@ -31,6 +32,26 @@ from purpleteam.models.recipes import generator
 Bug = Literal["noise left out", "clipping left out"]
 LONGER = 100.0  # how much longer a canary's gradient is than what gradients are cut to
 LOOKED_AT = 256  # images by whose gradients it is told which weights they hardly move
+
+
+@dataclass(frozen=True, kw_only=True)
+class CanaryAudit:
+    """What an audit is asked; its fields are its options."""
+
+    name: ClassVar[str] = "audit"
+    ranges: ClassVar[str] = (
+        "canaries at least 2; guesses at least 2; confidence above 0 and under 1"
+    )
+
+    canaries: int = 1000
+    """Examples that a coin each puts into the training."""
+    guesses: int | None = None
+    """Coins that are guessed, an even number; by default half of them."""
+    confidence: float = 0.999
+    """Of the lower bound."""
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
 
 
 @dataclass(frozen=True, kw_only=True)
