@@ -22,6 +22,7 @@ import attack_tables
 import backdoor_tables
 import certified_tables
 import colour_tables
+import privacy_tables
 import scale_images_tables
 import scale_tables
 import scan_tables
@@ -48,6 +49,7 @@ DOCS = (
     "colour",
     "large",
     "measured",
+    "privacy",
     "scanning",
     "signing",
     "sweeps",
@@ -259,6 +261,7 @@ BLOCKS: dict[str, Callable[[Path], str]] = {
     "own": _own,
     "own_python": lambda path: _own(path, "answer_in_python"),
     "partition": backdoor_tables.partition,
+    **privacy_tables.BLOCKS,
     "refusal": serving_tables.refusal,
     "reproducible": verdict_tables.reproducible,
     "restart": serving_tables.restart,
@@ -289,6 +292,7 @@ FILES = {
     "assignment_claims": "mnist",
     "inputs_known": "inputs",
     "own_python": "own",
+    **dict.fromkeys(privacy_tables.BLOCKS, "privacy"),
     **dict.fromkeys(scale_images_tables.BLOCKS, "scale"),
     "scale_million": "scale",
     **{f"scan_{name}": "scan" for name in ("cost", "fuzz", "source", "unseen")},

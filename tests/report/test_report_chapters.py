@@ -195,6 +195,19 @@ def test_attacked_and_certified_accuracy_are_drawn_beside_the_clean_of_an_epoch(
     assert all(number in figure for number in ("95.00", "70.00", "65.00"))
 
 
+@pytest.mark.parametrize("private", [False, True])
+def test_the_loss_of_a_private_training_is_called_that_of_validation_images(
+    make_run: Maker, private: bool
+) -> None:
+    recipe = {"name": "dp_sgd"} | ({"privacy": {"epsilon": 3.0}} if private else {})
+    epochs = [{"epoch": n, "loss": 1 / n, "validation_accuracy": 0.9} for n in (1, 2)]
+    facts = {"model_name": "robust", "epochs": epochs, "recipe": recipe}
+    model = model_note("sha256:0", "robust", "baseline")
+    rate = measured("clean_accuracy", Rate.of(9, 10), "robust")
+    page = render(make_run(rate, model, Note(name="training", facts=facts))).html
+    assert ("robust, of validation images" in page.read_text("utf-8")) is private
+
+
 def test_beside_each_number_of_a_net_with_a_ramp_stands_that_of_its_weights_alone(
     make_run: Maker,
 ) -> None:

@@ -18,7 +18,7 @@ from torch import nn
 from purpleteam.attacks.poison import POISONS, PoisonAttack, Sources, part_of
 from purpleteam.attacks.poison.triggers import Trigger
 from purpleteam.data.images import ImageSet
-from purpleteam.defences.training import DEFENCES, Defence, Hardening
+from purpleteam.defences.training import DEFENCES, BallDefence, Hardening
 from purpleteam.models.architectures import ARCHITECTURES, Normalise, Shape
 from purpleteam.models.architectures.classic_cnn import classic_cnn
 from purpleteam.models.devices import device_of, frozen, to_batch
@@ -62,7 +62,7 @@ class PoisonB(PoisonA):
 
 
 @part_of(DEFENCES, "report_a")
-class DefenceA(Defence):
+class DefenceA(BallDefence):
     """Clean images and FGSM images made once against the baseline."""
 
     needs_baseline: ClassVar[bool] = True

@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import cast
 
-from purpleteam.assignment.reports import fgsm_set, joined
+from purpleteam.assignment.reports import DefenceA, fgsm_set, joined
 from purpleteam.assignment.threats import tables_of
 from purpleteam.attacks.poison import POISONS, PoisonAttack
 from purpleteam.core.config import from_file
@@ -98,7 +99,7 @@ def _poison(run: Run, name: str) -> None:
 def _transfer(run: Run, maker: str, name: str, before: LoadedModel) -> list[Record]:
     """Measure accuracy on images that were made against the undefended model."""
     model, own, test = run.models[name], name != "hardened", run.dataset.test
-    epsilon = defence_of(run, maker).epsilon if own else DEFENCES[maker]().epsilon
+    epsilon = cast("DefenceA", defence_of(run, maker) if own else DEFENCES[maker]()).epsilon
 
     def measure() -> list[Record]:
         images = fgsm_set(before.module, test, epsilon, wrap=maker == "report_b")

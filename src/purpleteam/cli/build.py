@@ -24,7 +24,7 @@ from purpleteam.verbs.verb import Option, new_run, option_of
 
 FLOW = (
     *("demo", "run", "sweep", "data", "train", "evaluate", "poison", "attack", "harden", "detect"),
-    *("repair", "certify", "import", "export", "scan", "threats", "serve", "keys"),
+    *("repair", "certify", "privacy", "import", "export", "scan", "threats", "serve", "keys"),
     *("report", "replay", "bom", "keygen", "sign", "verify", "trace", "ls", "doctor"),
 )
 """The verbs as `purple --help` lists them; others follow."""

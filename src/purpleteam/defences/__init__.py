@@ -1,6 +1,6 @@
 """Defences: make a model harder to break, find what was planted, take it out; instant to import.
 
-- `training/` adversarial training; `detection/` backdoors in a set, a model or an input
+- `training/` adversarial, certified, private; `detection/` backdoors in a set, a model or an input
 - `repair/` a backdoored model made good again; `evaluate` a defence measured
 """
 
@@ -15,10 +15,19 @@ if TYPE_CHECKING:
     from purpleteam.defences.detection.training_set import TRAINING_SET_DETECTORS, scan_training_set
     from purpleteam.defences.evaluate import evaluate_repair, repoison, run_repair
     from purpleteam.defences.repair import REPAIRS, Repairing
-    from purpleteam.defences.training import DEFENCES, Defence, Hardening
+    from purpleteam.defences.training import DEFENCES, BallDefence, Defence, Hardening
 
-__all__ = ["DEFENCES", "MODEL_DETECTORS", "REPAIRS", "TRAINING_SET_DETECTORS", "Defence"]
-__all__ += ["Hardening", "Repairing", "Strip", "evaluate_detection", "evaluate_repair", "fit_strip"]
+__all__ = ["DEFENCES", "MODEL_DETECTORS", "REPAIRS", "TRAINING_SET_DETECTORS"]
+__all__ += [
+    "BallDefence",
+    "Defence",
+    "Hardening",
+    "Repairing",
+    "Strip",
+    "evaluate_detection",
+    "evaluate_repair",
+    "fit_strip",
+]
 __all__ += ["repoison", "run_repair", "scan_model", "scan_training_set"]
 
 _HOMES = (

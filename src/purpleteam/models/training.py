@@ -6,10 +6,11 @@ that is stopped and resumed ends with the same bytes.
 
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -43,6 +44,22 @@ def cross_entropy(net: Guarded, x: Tensor, y: Tensor, rng: torch.Generator, done
     return F.cross_entropy(net(x), y)
 
 
+class Steps(Protocol):
+    """The batches of an epoch and their gradients, where they are not made in the usual way."""
+
+    def batches(self, order: Tensor, rng: torch.Generator) -> Sequence[Tensor]:
+        """Return the rows of each step of an epoch, as many as usual.
+
+        `order` has all rows, shuffled; what else the epoch draws comes from `rng`, on the CPU.
+        """
+
+    def gradients(self, rows: Tensor, shown: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Tensor:
+        """Put the gradient of a step into `.grad` of the weights, and return its mean loss.
+
+        `shown` gives images (N, C, H, W), augmented, and labels of rows.
+        """
+
+
 @dataclass(frozen=True, kw_only=True)
 class Validation:
     """Fractions of validation images that are right: clean, and attacked or certified as well.
@@ -53,6 +70,8 @@ class Validation:
     validation_accuracy: float
     attacked: float | None = None
     certified: float | None = None
+    loss: float | None = None
+    """Mean loss of these images, where that of the training images must not be told."""
 
     @property
     def score(self) -> float:
@@ -67,7 +86,8 @@ class Epoch(Validation):
 
     epoch: int
     loss: float
-    """Mean of the objective over the images, without the penalty `l1` on the weights."""
+    """Mean of the objective over the training images, without the penalty `l1` on the weights;
+    that of the validation images where the validation gives one."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +98,8 @@ class Training:
     epochs: tuple[Epoch, ...]
     seconds: float
     keep: str = "best"
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """What card and records say of it beside its recipe."""
 
     @property
     def best(self) -> Epoch:
@@ -96,6 +118,7 @@ def train(
     seed: int,
     objective: Objective = cross_entropy,
     validate: Callable[[nn.Module], Validation] | None = None,
+    steps: Steps | None = None,
     checkpoint: Path | None = None,
     device: torch.device | None = None,
     description: str = "train",
@@ -113,6 +136,8 @@ def train(
         objective: the loss of a batch; the default is its cross-entropy.
         validate: looks at the net, or at its averaged weights, after each epoch; the default is
             accuracy on `validation`.
+        steps: what draws the batches and makes the gradients instead, of its own objective; its
+            randomness, too, is a function of the seed.
         checkpoint: a file that is written after each epoch and continued from where it exists.
         device: where to train; the default is the CPU.
         description: shown beside the progress bar.
@@ -127,7 +152,7 @@ def train(
     optimizer = torch.optim.AdamW(
         module.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
     )
-    steps = -(-len(images) // recipe.batch_size)
+    count = -(-len(images) // recipe.batch_size)  # steps of an epoch
     # All that the bytes hang on, less `objective` and `validate`, which are code: what those do is
     # told by the fields of the recipe that makes them.
     identity = canonical_json(
@@ -145,51 +170,61 @@ def train(
     )
     state = _State(module, optimizer, recipe, identity, checkpoint)
     weights = [one for one in module.parameters() if one.ndim > 1]  # less biases and scales
-    with progress.task(description, recipe.epochs * steps) as task:
-        task.advance(len(state.history) * steps)
+    with progress.task(description, recipe.epochs * count) as task:
+        task.advance(len(state.history) * count)
         for epoch in range(len(state.history), recipe.epochs):
             before = time.perf_counter()
             switched(module, training=True)
             order = torch.randperm(len(images), generator=generator(seed, epoch, 0)).to(device)
             rng = generator(seed, epoch, 1)
-            total = torch.zeros((), device=device)
+            total, seen = torch.zeros((), device=device), 0
+            batches: Sequence[Tensor] = torch.split(order, recipe.batch_size)
+            if steps is not None:
+                batches = steps.batches(order, generator(seed, epoch, 2))
+
+            def shown(rows: Tensor, rng: torch.Generator = rng) -> tuple[Tensor, Tensor]:
+                x = channels_first(pixels(rows).float() / 255)  # (B, C, H, W)
+                return AUGMENTATIONS[recipe.augmentation](x, rng), labels[rows]
+
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(int(torch.randint(2**31, (1,), generator=rng)))
-                for step in range(steps):
-                    done = (epoch * steps + step) / (recipe.epochs * steps)
+                for step, chosen in enumerate(batches):
+                    done = (epoch * count + step) / (recipe.epochs * count)
                     for group in optimizer.param_groups:
                         group["lr"] = recipe.rate(done)
-                    chosen = order[step * recipe.batch_size : (step + 1) * recipe.batch_size]
-                    x = channels_first(pixels(chosen).float() / 255)  # (B, C, H, W)
-                    x = AUGMENTATIONS[recipe.augmentation](x, rng)
-                    y = labels[chosen]
-                    with fast_autocast(device) if recipe.precision == "fast" else nullcontext():
-                        loss = cost = objective(asked, x, y, rng, done)
-                    if recipe.l1:
-                        norms = torch.stack([one.abs().sum() for one in weights])
-                        cost = loss + recipe.l1 * norms.sum()
-                    optimizer.zero_grad(set_to_none=True)
-                    cost.backward()  # type: ignore[no-untyped-call]
+                    if steps is not None:
+                        loss = steps.gradients(chosen, shown)
+                    else:
+                        x, y = shown(chosen)
+                        with fast_autocast(device) if recipe.precision == "fast" else nullcontext():
+                            loss = cost = objective(asked, x, y, rng, done)
+                        if recipe.l1:
+                            norms = torch.stack([one.abs().sum() for one in weights])
+                            cost = loss + recipe.l1 * norms.sum()
+                        optimizer.zero_grad(set_to_none=True)
+                        cost.backward()  # type: ignore[no-untyped-call]
                     if recipe.gradient_clip:
                         nn.utils.clip_grad_norm_(module.parameters(), recipe.gradient_clip)
                     optimizer.step()
                     if recipe.averaging == "ema" and done >= recipe.average_from:
                         state.average()
                     total += loss.detach() * len(chosen)
+                    seen += len(chosen)
                     task.advance(1)
             if recipe.averaging == "swa" and epoch + 1 > recipe.average_from * recipe.epochs:
                 state.average()
             # In the order of this epoch, as a sorted set would give batches of one class each.
-            batches = order.tensor_split(-(-len(images) // STATISTICS_BATCH))
-            shown = (channels_first(pixels(chosen).float() / 255) for chosen in batches)
-            with state.as_kept(asked, shown):
+            parts = order.tensor_split(-(-len(images) // STATISTICS_BATCH))
+            plain = (channels_first(pixels(part).float() / 255) for part in parts)
+            with state.as_kept(asked, plain):
                 if validate is None:
                     found = Validation(
                         validation_accuracy=float(correct(module, validation).mean())
                     )
                 else:
                     found = validate(module)
-                past = Epoch(epoch=epoch + 1, loss=float(total) / len(images), **asdict(found))
+                loss_told = float(total) / max(seen, 1) if found.loss is None else found.loss
+                past = Epoch(**asdict(found) | {"epoch": epoch + 1, "loss": loss_told})
                 state.note(past)
             state.write()
             told = {"validation": found.validation_accuracy, **asdict(found)}

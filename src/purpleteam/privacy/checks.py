@@ -7,11 +7,13 @@ from purpleteam.core.errors import Absent
 from purpleteam.core.records import Measurement, notes_of
 from purpleteam.core.runfolder import RunFolder
 from purpleteam.core.schema import MODEL, model_note
-from purpleteam.core.statistics import Rate
+from purpleteam.core.statistics import Estimate, Rate
 
 MEMBERSHIP_CEILING = 0.05
 """Of the training images, at one false alarm in a hundred: five times what guessing finds."""
 FALSE_POSITIVES = 0.01
+BUDGET_CEILING = 8.0
+"""Epsilon, beyond which differential privacy says little."""
 COPY_CEILING = 0.9
 """Agreement of a copy with the model, above which it is as good as the model for most uses."""
 UNDER_TEST = ("baseline", "brought")
@@ -23,7 +25,7 @@ def _measured(target: Target, name: str) -> list[Measurement]:
     notes = [note for note in notes_of(records, MODEL) if note.facts.get("role") in UNDER_TEST]
     models = {str(note.facts["model"]) for note in notes}
     found = [row for row in records if isinstance(row, Measurement) and row.name == name]
-    return [row for row in found if isinstance(row.value, Rate) and row.subject["model"] in models]
+    return [row for row in found if row.subject["model"] in models]
 
 
 def _inputs(records: list[Measurement]) -> dict[str, str]:
@@ -95,9 +97,47 @@ class Copy(Check):
         return _run_with(folder, "copy_agreement", how, Rate.of(970, 1000))
 
 
-def _run_with(folder: Path, name: str, how: dict[str, object], value: Rate) -> Target:
+@CHECKS.register("privacy.budget")
+class Budget(Check):
+    """The model was trained with differential privacy in a small budget, and an audit agrees.
+
+    The accountant's epsilon is at most 8, and no canary proves that more was spent.
+    """
+
+    needs = ("run",)
+
+    def examine(self, target: Target) -> Outcome:
+        found = _measured(target, "epsilon_audited")
+        if not found:
+            raise Absent("no training with differential privacy was audited")
+        spent = [float(record.detail["epsilon_upper"]) for record in found]
+        broken = [record for record in found if not record.detail.get("holds")]
+        return Outcome(
+            passed=not broken and max(spent) <= BUDGET_CEILING,
+            measured={
+                "epsilon": round(max(spent), 4),
+                "at_least": round(max(record.value.low for record in found), 4),  # type: ignore[union-attr]
+            },
+            threshold=BUDGET_CEILING,
+            message="canaries prove that more was spent" if broken else "",
+            inputs=_inputs(found),
+        )
+
+    def bad_example(self, folder: Path) -> Target:
+        detail: dict[str, object] = {"epsilon_upper": 3.0, "holds": False}
+        proved = Estimate(value=4.2, n=1000, low=4.2, high=9.0, method="one-run")
+        return _run_with(folder, "epsilon_audited", {}, proved, detail)
+
+
+def _run_with(
+    folder: Path,
+    name: str,
+    how: dict[str, object],
+    value: Rate | Estimate,
+    detail: dict[str, object] | None = None,
+) -> Target:
     run = RunFolder.create(folder / "run", {})
     subject = {"model": "sha256:0", "model_name": "net"}
-    bad = Measurement(name=name, value=value, subject=subject, how=how)
+    bad = Measurement(name=name, value=value, subject=subject, how=how, detail=detail or {})
     run.cell("control", {}, lambda: [bad, model_note("sha256:0", "net", "baseline")])
     return Target(run=run.path)

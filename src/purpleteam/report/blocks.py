@@ -193,6 +193,9 @@ def _series(evidence: Evidence, note: Note, key: str) -> Series:
     label = f"{model} {seed}" if names.count(model) > 1 and seed is not None else model
     place = CURVES["validation accuracy"].index(key) if key != "loss" else 0
     label += f", {key}" if place else ""
+    recipe = note.facts.get("recipe")
+    if key == "loss" and isinstance(recipe, Mapping) and "privacy" in recipe:
+        label += ", of validation images"  # that of the private ones is not told
     return Series(label=label, points=points, colour=(colour_of(evidence, model) + 3 * place) % 8)
 
 

@@ -9,13 +9,13 @@ from typing import Any
 
 from purpleteam.core.errors import UsageError
 from purpleteam.core.records import Measurement, Record
+from purpleteam.models.architectures import usual_architecture
 from purpleteam.models.black_box import Gives
 from purpleteam.models.inference import logits
 from purpleteam.models.recipes import RECIPES
 from purpleteam.privacy.extraction import Strategy
 from purpleteam.privacy.extraction.extract import Extraction, extract
 from purpleteam.verbs._membership import spelled
-from purpleteam.verbs._shadows import Training
 from purpleteam.verbs._subject import Subject
 
 BUDGETS = (100, 300, 1000, 3000, 10_000)
@@ -26,7 +26,6 @@ ASKED = 1000  # questions, where nobody says how many
 def copied(
     subject: Subject,
     strategies: Sequence[Strategy],
-    training: Training,
     queries: int | None,
     gives: Gives,
 ) -> tuple[list[Extraction], list[Record], list[str]]:
@@ -38,6 +37,7 @@ def copied(
             "ask; put some into validation/<class>/"
         )
     budgets = [count for count in BUDGETS if count <= most] or [most]
+    arch = usual_architecture(subject.shape)  # nobody tells an adversary what net the model is
     plan, found, records = RECIPES["plain"](), list[Extraction](), list[Record]()
     answers: tuple[Gives, ...] = ("scores", "labels") if gives == "scores" else ("labels",)
     for strategy in strategies:
@@ -49,7 +49,7 @@ def copied(
                 test=subject.dataset.test.first(subject.limit),
                 queries=budgets,
                 answers=given,
-                net=lambda seed: replace(subject, seed=seed).net(training.arch),
+                net=lambda seed: replace(subject, seed=seed).net(arch),
                 recipe=plan,
                 seed=subject.seed,
                 progress=subject.progress,

@@ -13,9 +13,11 @@ def harden(
     labels: Any = None,
     *,
     recipe: Annotated[
-        Any, "Defence NAME[:field=value,...]: pgd, trades, ...; see purple ls."
+        Any, "Defence NAME[:field=value,...]: pgd, trades, dp_sgd, ...; see purple ls."
     ] = "pgd",
-    epsilon: Annotated[float | None, "Radius that is trained for, such as 8/255."] = None,
+    epsilon: Annotated[
+        float | None, "Radius that is trained for, such as 8/255; of dp_sgd the privacy budget."
+    ] = None,
     model: Model = None,
     arch: Annotated[str | None, ARCH] = None,
     epochs: Epochs = None,
@@ -24,6 +26,9 @@ def harden(
     **given: Unpack[Beside],
 ) -> Trained:
     """Train a model by adversarial training and store it; attack it with purple attack.
+
+    With --recipe dp_sgd it is trained with differential privacy instead, best with --arch
+    scattering: the fewer weights, the less the noise harms.
 
     Args:
         arch: the net that is trained, from weights drawn anew; by default `model` where that is a

@@ -14,6 +14,7 @@ from purpleteam.verbs.verb import Option, verb
 
 if TYPE_CHECKING:
     from purpleteam.models.black_box import Gives
+    from purpleteam.privacy.audit import Audit
     from purpleteam.privacy.extraction.extract import Extraction
     from purpleteam.privacy.membership.measure import Membership
 
@@ -32,6 +33,12 @@ class GivenAway(Result):
 
     membership: tuple[Membership, ...] = ()
     copies: tuple[Extraction, ...] = ()
+    audit: Audit | None = None
+
+    @property
+    def exit_code(self) -> int:
+        """1 where an audit shows that a private training leaks more than it says."""
+        return int(self.audit is not None and not self.audit.holds)
 
     def lines(self) -> list[str]:
         lines: list[str] = []
@@ -62,6 +69,10 @@ class GivenAway(Result):
                     (row["attack"], row["prior"], percent(row["recognised"]), row["verdict"])
                 )
             lines += table(rows)
+        if told := self.values["audit"]:
+            from purpleteam.verbs._audited import lines_of
+
+            lines += [*([""] if lines else []), "audit of the private training", *lines_of(told)]
         return lines
 
 
@@ -95,12 +106,16 @@ def privacy(
 
     Members are the training split, or the part of it that the model's card names; the test split
     was not learned. Eight shadow models cost three trainings of the model at most. A copy is
-    trained on answers about the validation images, which are the adversary's own here.
+    trained on answers about the validation images, which are the adversary's own here. A training
+    with differential privacy is done once more with canaries, which must not prove that it leaks
+    more than it says: `audit`.
     """
+    from purpleteam.privacy.audit import CanaryAudit
     from purpleteam.privacy.extraction import EXTRACTIONS
     from purpleteam.privacy.inversion import INVERSIONS
     from purpleteam.privacy.membership import MEMBERSHIP
     from purpleteam.privacy.shadows import halves
+    from purpleteam.verbs._audited import audited
     from purpleteam.verbs._copies import copied
     from purpleteam.verbs._membership import recognised
     from purpleteam.verbs._rebuilt import rebuilt
@@ -109,8 +124,9 @@ def privacy(
     from purpleteam.verbs.trained import part, seconds_of
 
     named, seconds = listed(attack), seconds_of(budget)
+    AUDITS = {CanaryAudit.name: CanaryAudit}  # noqa: N806
     kinds: dict[str, Any] = {
-        name: kind for kind in (MEMBERSHIP, EXTRACTIONS, INVERSIONS) for name in kind
+        name: kind for kind in (MEMBERSHIP, EXTRACTIONS, INVERSIONS, AUDITS) for name in kind
     }
     asked: dict[int, list[Any]] = {id(kind): [] for kind in kinds.values()}
     for text in named or USUAL:
@@ -145,7 +161,7 @@ def privacy(
             notes.append(f"{only}: not tried are {', '.join(one.name for one in cannot)}")
             attacks[:] = [one for one in attacks if one not in cannot]
     records: list[Record] = []
-    values: dict[str, Any] = {"membership": [], "copies": [], "rebuilt": []}
+    values: dict[str, Any] = {"membership": [], "copies": [], "rebuilt": [], "audit": None}
     found: list[Membership] = []
     copies: list[Extraction] = []
     if attacks := asked[id(MEMBERSHIP)]:
@@ -155,14 +171,22 @@ def privacy(
         notes += [*guessed, *said]
         values["membership"] = [row.to_json() for row in found]
     if attacks := asked[id(EXTRACTIONS)]:
-        copies, more, said = copied(subject, attacks, training, queries, gives)
+        copies, more, said = copied(subject, attacks, queries, gives)
         records += more
         notes += said
         values["copies"] = [row.to_json() for row in copies]
     if attacks := asked[id(INVERSIONS)]:
         values["rebuilt"], more = rebuilt(subject, attacks, learned, others)
         records += more
+    proved = None
+    if not named and training.recipe.name == "dp_sgd":
+        asked[id(AUDITS)].append(CanaryAudit())
+    for one in asked[id(AUDITS)]:
+        proved, more = audited(subject, one, training)
+        records += more
+        values["audit"] = proved.to_json()
     return GivenAway(
+        audit=proved,
         membership=tuple(found),
         copies=tuple(copies),
         values={

@@ -35,6 +35,16 @@ class Trained(Result):
     stored: StoredModel
     training: Training
 
+    def lines(self) -> list[str]:
+        """Return the answer as lines; of what privacy has cost, one."""
+        values = dict(self.values)
+        if spent := values.get("privacy"):
+            values["privacy"] = (
+                f"epsilon {spent['epsilon']:.2f} at delta {spent['delta']:g} is spent, says "
+                f"{spent['accountant']} of Opacus {spent['opacus']}"
+            )
+        return Result(values=values).lines()
+
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Hardened(Trained):
@@ -67,7 +77,7 @@ def train_and_store(
     checkpoint = stem.with_name(f".{stem.name}.checkpoint.safetensors")
     title = f"{'harden' if role == 'hardened' else 'train'} {name or stem.name}"
     training = fit(subject, subject.net(arch), recipe, learned, title, checkpoint, seconds)
-    how = {"name": recipe.name, **asdict(recipe), **more}
+    how = {"name": recipe.name, **asdict(recipe), **training.facts, **more}
     stored, records = store_measured(
         subject,
         training.module,
@@ -103,6 +113,7 @@ def train_and_store(
         "seconds": round(training.seconds, 2),
         "epochs": len(training.epochs),
         "best_epoch": training.best.epoch,
+        **training.facts,
         "data": subject.data(),
     }
     return (Hardened if role == "hardened" else Trained)(

@@ -5,6 +5,7 @@
 - `ibp` on the worst that interval bounds allow, for certified accuracy; `crown_ibp` begins with
   tighter bounds, `sabr` bounds small boxes around attacks, `mtl_ibp` mixes bound and attack
 - `noise` under the noise of randomized smoothing, for certified L2 radii
+- `dp_sgd` with differential privacy: what is learned of each image is bounded
 """
 
 import sys
@@ -23,9 +24,9 @@ from purpleteam.core.registry import Registry, part_of
 from purpleteam.data.images import Dataset, ImageSet
 from purpleteam.models.adapters import Normalisation, Normalised
 from purpleteam.models.recipes import Recipe
-from purpleteam.models.training import Objective, Training, Validation, cross_entropy, train
+from purpleteam.models.training import Objective, Steps, Training, Validation, cross_entropy, train
 
-__all__ = ["DEFENCES", "Defence", "Growth", "Hardening", "part_of", "ramped"]
+__all__ = ["DEFENCES", "BallDefence", "Defence", "Growth", "Hardening", "part_of", "ramped"]
 
 Growth = Literal["linear", "smoothed"]
 
@@ -56,10 +57,11 @@ class Hardening:
         *,
         objective: Objective = cross_entropy,
         validate: Callable[[nn.Module], Validation] | None = None,
+        steps: Steps | None = None,
     ) -> Training:
         """Train the net, behind its ramp if it has one, with seed, checkpoint, budget set here."""
         net = self.net
-        if isinstance(recipe, Defence) and recipe.ramp:
+        if isinstance(recipe, BallDefence) and recipe.ramp:
             if isinstance(net, Normalised):
                 raise UsageError(
                     "a net behind a normalisation takes no ramp: leave one of them out"
@@ -73,6 +75,7 @@ class Hardening:
             seed=self.seed,
             objective=objective,
             validate=validate,
+            steps=steps,
             checkpoint=self.checkpoint,
             device=self.device,
             description=self.description,
@@ -89,20 +92,26 @@ class Hardening:
 
 @dataclass(frozen=True, kw_only=True)
 class Defence(Recipe):
-    """A training recipe meant to make a model robust at `epsilon`; its fields are its options."""
+    """A training recipe that protects a model or what it learned; its fields are its options."""
 
     needs_baseline: ClassVar[bool] = False
     """Whether it attacks an undefended model beforehand."""
+
+    @abstractmethod
+    def harden(self, work: Hardening) -> Training:
+        """Train the net in `work` and return it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BallDefence(Defence):
+    """A defence that is meant to make a model robust in a ball of radius `epsilon`."""
+
     ranges: ClassVar[str] = "epsilon above 0 and at most 1"
 
     epsilon: float = 0.3
     """Radius of the L-infinity ball that is trained for, in pixel units."""
     ramp: bool = False
     """Put the input ramp of that epsilon, below 0.5, in front of the net: `--normalise ramp=E`."""
-
-    @abstractmethod
-    def harden(self, work: Hardening) -> Training:
-        """Train the net in `work` and return it."""
 
 
 def ramped(

@@ -19,7 +19,7 @@ from purpleteam.certify.bends import Rectifier
 from purpleteam.certify.bounds import Boxes, ball, elided, intervals, worst_logits
 from purpleteam.certify.cascade import certify_ball
 from purpleteam.certify.network import Network, network_of
-from purpleteam.defences.training import DEFENCES, Defence, Hardening, part_of, ramped
+from purpleteam.defences.training import DEFENCES, BallDefence, Hardening, part_of, ramped
 from purpleteam.models.devices import device_of, to_batch
 from purpleteam.models.guard import Guarded
 from purpleteam.models.recipes import generator
@@ -27,7 +27,7 @@ from purpleteam.models.training import Training, Validation
 
 
 @part_of(DEFENCES, "ibp")
-class IBPTraining(Defence):
+class IBPTraining(BallDefence):
     """Learns from the worst logits that interval bounds allow in a box that grows; see certify."""
 
     keep = "last"  # the step size has fallen by then; and other bounds may judge the net

@@ -4,13 +4,13 @@ import torch
 from torch import Tensor, nn
 
 from purpleteam.certify.smoothing import Smoothing, certify_smoothing
-from purpleteam.defences.training import DEFENCES, Defence, Hardening, part_of
+from purpleteam.defences.training import DEFENCES, BallDefence, Hardening, part_of
 from purpleteam.models.guard import Guarded
 from purpleteam.models.training import Training, Validation, cross_entropy
 
 
 @part_of(DEFENCES, "noise")
-class NoiseTraining(Defence):
+class NoiseTraining(BallDefence):
     """Learns from noisy images, as the smoothed classifier asks about no others."""
 
     ranges = "sigma above 0 and finite; validation_images at least 1"

@@ -8,14 +8,14 @@ from purpleteam.attacks.driver import image_of
 from purpleteam.attacks.evaluate import evaluate
 from purpleteam.attacks.evasion.pgd import PGD
 from purpleteam.attacks.norms import project
-from purpleteam.defences.training import DEFENCES, Defence, Growth, Hardening, part_of, ramped
+from purpleteam.defences.training import DEFENCES, BallDefence, Growth, Hardening, part_of, ramped
 from purpleteam.models.devices import fast_autocast
 from purpleteam.models.guard import Guarded, guarded, switched
 from purpleteam.models.training import Training, Validation, cross_entropy
 
 
 @part_of(DEFENCES, "pgd")
-class PGDTraining(Defence):
+class PGDTraining(BallDefence):
     """Learns from images that a few steps of PGD made against the net as it is now."""
 
     ranges = (

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from purpleteam.core.registry import Registry
 
-__all__ = ["ARCHITECTURES", "Normalise", "Shape", "initialise", "usual_architecture"]
+__all__ = ["ARCHITECTURES", "Fixed", "Normalise", "Shape", "initialise", "usual_architecture"]
 
 Shape = tuple[int, int, int]  # channels, height and width of an image
 Architecture = Callable[[Shape, int], nn.Module]  # of an image's shape and a number of classes
@@ -32,6 +32,13 @@ class Normalise(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return (x - self.mean) / self.deviation
+
+
+class Fixed(nn.Sequential):
+    """First layers of a sequence that have no weights and see each image alone, always alike.
+
+    A training on images as they are may ask them once.
+    """
 
 
 def initialise(architecture: Architecture, shape: Shape, classes: int, seed: int) -> nn.Module:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from functools import partial
 
 from purpleteam.core.config import build
-from purpleteam.defences.training import DEFENCES, Defence
+from purpleteam.defences.training import DEFENCES, BallDefence, Defence
 from purpleteam.models.loading import LoadedModel
 from purpleteam.pipeline.stages.certify import certified
 from purpleteam.pipeline.stages.evasion import attacked
@@ -24,8 +24,8 @@ def harden_models(run: Run) -> Iterator[Piece]:
     for recipe in recipes:
         name = NAMES.get(recipe, f"hardened-{recipe}")
         yield Piece(f"harden by {recipe}", partial(hardened_by, run, recipe, name, before))
-    others = {defence_of(run, recipe).epsilon for recipe in recipes} - {run.epsilon}
-    yield from attacked(run, "defences", before, sorted(others))
+    others = {radius for recipe in recipes for radius in radii_of(run, defence_of(run, recipe))}
+    yield from attacked(run, "defences", before, sorted(others - {run.epsilon}))
 
 
 def hardened_by(run: Run, recipe: str, name: str, before: LoadedModel) -> Iterator[Piece]:
@@ -34,8 +34,14 @@ def hardened_by(run: Run, recipe: str, name: str, before: LoadedModel) -> Iterat
     model = run.trained("defences", name, defence, role="hardened", baseline=before)
     yield Piece(f"evaluate {name}", partial(evaluated, run, "defences", model))
     yield from certified(run, "defences", model)
-    radii = sorted({run.epsilon, defence.epsilon})
+    radii = radii_of(run, defence)
     yield from attacked(run, "defences", model, radii, curve=True, l2=recipe == "pgd")
+
+
+def radii_of(run: Run, defence: Defence) -> list[float]:
+    """Return the radii within which a hardened model is attacked: the run's, and its own if any."""
+    own = {defence.epsilon} if isinstance(defence, BallDefence) else set()
+    return sorted({run.epsilon} | own)
 
 
 def defence_of(run: Run, recipe: str) -> Defence:
@@ -45,6 +51,7 @@ def defence_of(run: Run, recipe: str) -> Defence:
     if asked.epochs is not None:
         options.setdefault("epochs", asked.epochs)
     kind = DEFENCES[recipe]
-    if not kind.needs_baseline:  # the radius of one that attacks beforehand is part of it
+    # The radius of one that attacks beforehand is part of it; a privacy budget is no radius.
+    if issubclass(kind, BallDefence) and not kind.needs_baseline:
         options.setdefault("epsilon", run.epsilon)
     return build(kind, options, f"recipe {recipe}")

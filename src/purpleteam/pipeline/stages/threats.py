@@ -29,6 +29,7 @@ from purpleteam.verbs.threats import load_checks, run_checks
 
 READ_BY_CHECKS = (
     *("robust_accuracy", "trigger_sweep_rate", "membership_rate", "copy_agreement"),
+    "epsilon_audited",
     *(MODEL_SCAN, TRAINING_SET_SCAN),
 )
 """Measurements and notes that a check reads: when they change, the checks are run again."""

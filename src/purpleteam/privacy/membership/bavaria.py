@@ -31,7 +31,7 @@ class BaVarIA(MembershipAttack):
             count = np.maximum(part.sum(0), 1)
             freedom = np.maximum(part.sum(0) - 1, 0)
             usual = spread.sum() / freedom.sum() if freedom.sum() else 1.0
-            usual = max(float(usual), np.finfo(np.float64).eps)
+            usual = max(float(usual), np.finfo(np.float64).tiny)
             known = self.strength + freedom
             scale = (self.strength * usual + spread) / known * (1 + 1 / count)
             ratio += sign * t.logpdf(evidence.leads, known, mean, np.sqrt(scale))

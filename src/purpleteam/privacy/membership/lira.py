@@ -27,7 +27,7 @@ class LiRA(MembershipAttack):
             if len(told) < OWN_VARIANCE:
                 freedom = np.maximum(part.sum(0) - 1, 0).sum()
                 variance = np.full_like(mean, spread.sum() / freedom) if freedom else mean * 0 + 1
-            variance = np.maximum(variance, np.finfo(np.float64).eps)
+            variance = np.maximum(variance, np.finfo(np.float64).tiny)
             ratio -= sign * ((evidence.leads - mean) ** 2 / variance + np.log(variance)) / 2
         return ratio
 

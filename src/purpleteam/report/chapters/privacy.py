@@ -84,6 +84,11 @@ def _same(name: str, *keys: str, **how: float) -> Column:
     return cell
 
 
+def _of_detail(key: str) -> Column:
+    """Return a column that shows a number beside the measurement."""
+    return lambda _, record: Given(f"{float(record.detail[key]):.3g}", record.id)
+
+
 ATTACK = ("attack", "shadows", "queries")
 COPY = ("strategy", "answers", "queries")
 
@@ -120,7 +125,10 @@ def _copies(evidence: Evidence) -> Iterator[Figure]:
 CHAPTER = Chapter(
     title="Privacy",
     lead="Which training images the model gives away, who can rebuild them, and who can copy it.",
-    metrics=("membership_rate", "membership_auroc", "copy_agreement", "rebuilt_recognised"),
+    metrics=(
+        *("membership_rate", "membership_auroc", "copy_agreement", "rebuilt_recognised"),
+        "epsilon_audited",
+    ),
     parts=(
         _doubts,
         _roc,
@@ -171,6 +179,20 @@ CHAPTER = Chapter(
                 "Verdict": lambda _, record: Given(str(record.detail.get("verdict")), record.id),
             },
             optional=("Questions",),
+        ),
+        Sheet(
+            caption="Audit of the private training",
+            metrics=("epsilon_audited",),
+            columns={
+                "Model": of_model,
+                "Canaries": of_how("canaries"),
+                "Delta": of_how("delta"),
+                heading("epsilon_audited", "Epsilon, at least"): of_itself,
+                "By the accountant, at most": _of_detail("epsilon_upper"),
+                "Verdict": lambda _, record: Given(
+                    "holds" if record.detail.get("holds") else "leaks more than it says", record.id
+                ),
+            },
         ),
         checks("Checks of privacy", "privacy"),
     ),
