@@ -180,7 +180,7 @@ def inversion(data: Dataset) -> None:
     classes, sheet = [n % 10 for n in range(IMAGES)], list[Pixels]()
     rows: dict[str, Any] = {}
     for name, made in controls(data).items():
-        rows[f"control/{name}"] = {"model_name": "–", "attack": name, **said(told(made), made)}
+        rows[f"control/{name}"] = {"model_name": "", "attack": name, **said(told(made), made)}
     for model in MODELS:
         target = load(model)
         for prior in PRIORS:
