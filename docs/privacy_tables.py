@@ -200,7 +200,7 @@ def audits(path: Path) -> str:
 
 
 BLOCKS = {
-    "privacy_membership": membership,
+    "privacy": membership,
     "privacy_copies": copies,
     "privacy_rebuilt": rebuilt,
     "privacy_dp": private,
