@@ -346,7 +346,8 @@ def test_a_factory_that_ends_its_process_ends_no_sweep(
     Path("sweep.yaml").write_text(f"cells: [{block}]", encoding="utf-8")
     done = swept(Path("sweep.yaml"), Path("out"))
     (failure,) = done.failures
-    assert (done.done, failure.what) == (1, "evaluate model=ends.py:build")
+    what = "evaluate model=ends.py:build"
+    assert (done.done, done.before, failure.what) == (1, 0, what)
     assert "ended with code 3, when it was opened" in failure.reason
 
 
