@@ -101,6 +101,7 @@ def test_the_product_of_all_lists_is_planned_each_cell_once(file: Path) -> None:
         ("0.1,", ".nan,", "epsilon: 'nan' is no finite number"),
         ("cells:", "cells: {", "cannot be read"),
         ("name: tiny", "threads: many", "threads = 'many': must be from 1 to 256"),
+        ("name: tiny", "seconds: 1.0e+9", "seconds = 1e.9: must be .* at most 1000000"),
     ],
 )
 def test_what_no_verb_takes_is_refused_by_name(

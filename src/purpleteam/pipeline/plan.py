@@ -29,6 +29,8 @@ OWN = ("out", "run", "progress", "threads", "command")
 LEFT_OUT = ("budget", "detection", "picture", "strip")
 """Options of time, or of files that are no part of a cell's name or of its records."""
 MOST = 1_000_000
+LONGEST = 1_000_000
+"""Seconds of `seconds`: the timers of every system hold them, twice over too."""
 KNOWN = ("name", "threads", "seconds", "cells")
 KINDS = {float: "a number", int: "a whole number", bool: "true or false"}
 NAME = re.compile(r"\w[\w. -]*")
@@ -164,8 +166,9 @@ def read_plan(path: Path) -> Plan:
     if type(threads) is not int or not 1 <= threads <= 256:
         raise ConfigError(f"{where}: threads = {threads!r}: must be from 1 to 256")
     seconds = content.get("seconds")
-    if seconds is not None and not (type(seconds) in (int, float) and 0 < seconds < math.inf):
-        raise ConfigError(f"{where}: seconds = {seconds!r}: must be a number above 0")
+    if seconds is not None and not (type(seconds) in (int, float) and 0 < seconds <= LONGEST):
+        wanted = f"must be a number above 0 and at most {LONGEST}"
+        raise ConfigError(f"{where}: seconds = {_brief(seconds)}: {wanted}")
     read: list[Block] = []
     made: dict[str, Sequence[Cell]] = {}
     for place, block in enumerate(blocks):
