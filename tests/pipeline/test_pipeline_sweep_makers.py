@@ -1,6 +1,8 @@
 """Cells of a sweep that make models and images, and the cells that use them."""
 
 import json
+from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,8 @@ from purpleteam.core.errors import ConfigError
 from purpleteam.core.records import Failure
 from purpleteam.core.runfolder import RunFolder
 from purpleteam.core.verification import verify
+from purpleteam.pipeline.engines import ENGINES, Job, Outcome
+from purpleteam.pipeline.engines._job import do
 from purpleteam.pipeline.plan import read_plan
 from purpleteam.pipeline.replay import replay
 from purpleteam.pipeline.sweep import Swept, run_sweep
@@ -141,3 +145,26 @@ def test_a_model_that_a_cell_made_is_used_on_images_of_another_shape_than_the_de
       - {{verb: evaluate, model: net, dataset: {images}, limit: 8}}
     """
     assert swept(text, tmp_path / "out").done == 2
+
+
+def test_what_was_made_by_a_stopped_sweep_and_is_gone_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Stopped:
+        """Does the second job, and is stopped before the first has ended."""
+
+        def run(self, jobs: deque[Job]) -> Iterator[Outcome]:
+            yield do(jobs[1])
+            raise KeyboardInterrupt
+
+        def close(self) -> None:
+            """Nothing was started."""
+
+    monkeypatch.setitem(ENGINES._items, "stopped", lambda **_: Stopped())
+    trains = "{verb: train, as: net, dataset: digits, recipe: 'plain:epochs=1', seed: [0, 1]}"
+    with pytest.raises(KeyboardInterrupt):
+        swept(f"cells: [{trains}]", tmp_path / "out", engine="stopped")
+    (made,) = (tmp_path / "out").rglob("net.safetensors")
+    made.unlink()
+    again = swept(f"cells: [{trains}]", tmp_path / "out")
+    assert (again.before, again.done, made.exists()) == (0, 2, True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,21 @@ SWEEP = """
 name: tiny
 cells:
   - {verb: evaluate, model: [standard, robust-0.3], dataset: digits, limit: [20, 30]}
+"""
+
+KILLED = """
+import os, torch
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(784, 10)
+        torch.nn.init.eye_(self.layer.weight), torch.nn.init.zeros_(self.layer.bias)
+    def forward(self, x):
+        if len(x) == 23:
+            os.kill(os.getpid(), 9)
+        return self.layer(x.flatten(1))
+def build():
+    return Net()
 """
 
 
@@ -48,3 +65,20 @@ def test_a_full_disk_ends_a_sweep_with_its_remedy_and_loses_nothing(
     table.unlink()
     assert swept(file, out).before == 4
     assert found(out) == found(whole)
+
+
+def test_workers_that_are_killed_leave_no_temporary_files(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(KILLED, encoding="utf-8")
+    block = "{verb: evaluate, model: own.py:build, dataset: digits, limit: 23}"
+    (tmp_path / "sweep.yaml").write_text(f"cells: [{block}]", encoding="utf-8")
+    (tmp_path / "temporary").mkdir()
+    ended = subprocess.run(
+        [sys.executable, "-m", "purpleteam", "sweep", "sweep.yaml"],
+        cwd=tmp_path,
+        env=os.environ | {"TMPDIR": str(tmp_path / "temporary")},
+        capture_output=True,
+        check=False,
+        text=True,
+    )
+    assert ended.returncode == 2 and "crashed 3 times" in ended.stderr
+    assert list((tmp_path / "temporary").iterdir()) == []

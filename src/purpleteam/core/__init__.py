@@ -9,4 +9,5 @@
 - `config`      mappings into dataclasses, unknown keys refused
 - `machine`     who runs on what; the same bytes on every x86 processor, where that is asked
 - `progress`    how long work says where it is;  `errors`: the one exception tree
+- `scratch`     temporary files, which go with their process
 """

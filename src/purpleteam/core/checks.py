@@ -16,6 +16,7 @@ from purpleteam.core.digest import canonical_json
 from purpleteam.core.errors import Absent, PurpleError, reason_of
 from purpleteam.core.records import CheckResult, Verdict
 from purpleteam.core.registry import Registry
+from purpleteam.core.scratch import scratch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +90,10 @@ def run_check(check: Check, target: Target) -> CheckResult:
     if missing:
         outcome, verdict = Outcome(passed=False, message=f"needs {', '.join(missing)}"), "skipped"
     else:
-        with tempfile.TemporaryDirectory(prefix="purple-control-") as folder, suppress(Exception):
+        with (
+            tempfile.TemporaryDirectory(prefix="purple-control-", dir=scratch()) as folder,
+            suppress(Exception),
+        ):
             with check.bad_target(Path(folder)) as bad:
                 failed = not check.examine(bad).passed
             control = {"ran": True, "failed_as_required": failed}

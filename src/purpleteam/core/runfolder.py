@@ -179,9 +179,13 @@ class RunFolder:
 
         A cell is its records in their JSON form; it is whole where the files that they name are.
         """
-        whole = {key: lines for key, lines in cells.items() if self._whole(_files(lines))}
+        whole = {key: lines for key, lines in cells.items() if self.is_whole(lines)}
         self._keep_all(whole, stage)
         return whole.keys() & cells.keys()
+
+    def is_whole(self, lines: Sequence[Mapping[str, Any]]) -> bool:
+        """Say whether the files are here that a cell's records, in their JSON form, name."""
+        return self._whole(_files(lines))
 
     def recorded(self, keys: Sequence[str]) -> dict[str, list[Record]]:
         """Return the records of cells that were done, whatever became of their files, by key."""

@@ -126,8 +126,7 @@ class Dataset:
 
     def split(self, name: str) -> ImageSet:
         """Return the split `train`, `validation` or `test`, or `all` images."""
-        if name not in (*SPLITS, ALL):
-            raise UsageError(unknown("split", name, (*SPLITS, ALL)))
+        check_split(name)
         return self._all if name == ALL else vars(self)[name]
 
     @property
@@ -226,6 +225,12 @@ SPLIT_NAMES = {  # in other people's folders and files, in any case
     **dict.fromkeys(("validation", "val", "valid", "dev"), "validation"),
     **dict.fromkeys(("test", "testing", "eval"), "test"),
 }
+
+
+def check_split(name: str) -> None:
+    """Refuse what is the name of no split."""
+    if name not in (*SPLITS, ALL):
+        raise UsageError(unknown("split", name, (*SPLITS, ALL)))
 
 
 def splits_from(parts: Mapping[str, ImageSet], where: str) -> dict[str, Any]:

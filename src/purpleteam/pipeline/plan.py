@@ -14,10 +14,10 @@ from typing import Any, get_args, get_origin
 from purpleteam.core.cards import zoo_names
 from purpleteam.core.config import from_file, number
 from purpleteam.core.digest import canonical_json
-from purpleteam.core.errors import ConfigError, PurpleError, unknown
+from purpleteam.core.errors import ConfigError, PurpleError, reason_of, unknown
 from purpleteam.data.sources import DATASETS
 from purpleteam.verbs import VERBS, Option
-from purpleteam.verbs.verb import option_of
+from purpleteam.verbs.verb import check_options, option_of
 
 MAKERS = ("train", "harden", "poison", "repair")
 """Verbs that make a model or images, which later entries may use."""
@@ -29,6 +29,8 @@ OWN = ("out", "run", "progress", "threads", "command")
 LEFT_OUT = ("budget", "detection", "picture", "strip")
 """Options of time, or of files that are no part of a cell's name or of its records."""
 MOST = 1_000_000
+LONGEST = 1_000_000
+"""Seconds of `seconds`: the timers of every system hold them, twice over too."""
 KNOWN = ("name", "threads", "seconds", "cells")
 KINDS = {float: "a number", int: "a whole number", bool: "true or false"}
 NAME = re.compile(r"\w[\w. -]*")
@@ -164,8 +166,9 @@ def read_plan(path: Path) -> Plan:
     if type(threads) is not int or not 1 <= threads <= 256:
         raise ConfigError(f"{where}: threads = {threads!r}: must be from 1 to 256")
     seconds = content.get("seconds")
-    if seconds is not None and not (type(seconds) in (int, float) and 0 < seconds < math.inf):
-        raise ConfigError(f"{where}: seconds = {seconds!r}: must be a number above 0")
+    if seconds is not None and not (type(seconds) in (int, float) and 0 < seconds <= LONGEST):
+        wanted = f"must be a number above 0 and at most {LONGEST}"
+        raise ConfigError(f"{where}: seconds = {_brief(seconds)}: {wanted}")
     read: list[Block] = []
     made: dict[str, Sequence[Cell]] = {}
     for place, block in enumerate(blocks):
@@ -247,10 +250,11 @@ def _block(
         axes[key] = [item for i, item in enumerate(read) if item not in read[:i]]
     if makes != "":
         _check_makes(makes, verb, axes, made, where)
-    _check_attacks(verb, axes, where)
     always = {"threads": threads}
     if "seed" in options and "seed" not in axes:
         always["seed"] = 0
+    whole = [key for key, option in options.items() if option.kind in (int, bool)]
+    _check_values(verb, axes, always, [*TAKES, *whole], where)
     return Block(place, verb, axes, always, makes, dict(made))
 
 
@@ -268,19 +272,25 @@ def _check_makes(
         raise ConfigError(f"{said}: there is one of that name already; choose another")
 
 
-def _check_attacks(verb: str, axes: Mapping[str, Sequence[Any]], where: str) -> None:
-    """Refuse what an attack does not take, before any work."""
-    from purpleteam.verbs.ladders import attack_from
+def _check_values(
+    verb: str,
+    axes: Mapping[str, Sequence[Any]],
+    always: Mapping[str, Any],
+    judged: Sequence[str],
+    where: str,
+) -> None:
+    """Have the verb refuse what can never work: each value once, beside each of another axis.
 
-    if verb != "attack":
-        return
-    radii, norms = axes.get("epsilon", [None]), axes.get("norm", [None])
-    for texts, radius, norm in itertools.product(axes.get("attack", ()), radii, norms):
-        for text in texts:
+    Options that are `judged` elsewhere, by their range or when they are opened, are not varied.
+    """
+    first = {**always, **{key: items[0] for key, items in axes.items()}}
+    varied = [key for key, items in axes.items() if len(items) > 1 and key not in judged]
+    for some in itertools.combinations(varied, min(2, len(varied))):
+        for chosen in itertools.product(*(axes[key] for key in some)):
             try:
-                attack_from(text, epsilon=radius and radius[0], norm=norm)
-            except PurpleError as error:
-                raise ConfigError(f"{where}: {error}") from None
+                check_options(verb, first | dict(zip(some, chosen, strict=True)))
+            except (PurpleError, TypeError, ValueError) as error:
+                raise ConfigError(f"{where}: {reason_of(error, 600)}") from None
 
 
 def _typed(key: str, option: Option) -> str:

@@ -19,6 +19,7 @@ from purpleteam.core.plugins import check_trusted, load_plugin
 from purpleteam.core.progress import SILENT, Progress
 from purpleteam.core.records import Artefact, Measurement, Record, notes_of, record_from_json
 from purpleteam.core.runfolder import RunFolder
+from purpleteam.core.scratch import scratch
 from purpleteam.pipeline.config import RunConfig
 from purpleteam.pipeline.run import STAGES, do_stage, prepare
 from purpleteam.verbs import VERBS
@@ -99,7 +100,7 @@ def _called_again(
     _load(asked.get("plugins", ()))
     verb = VERBS[asked["verb"]]
     takes = inspect.signature(verb.call).parameters
-    with tempfile.TemporaryDirectory(prefix="purple-replay-") as folder:
+    with tempfile.TemporaryDirectory(prefix="purple-replay-", dir=scratch()) as folder:
         out = Path(folder) / asked.get("makes", "out")  # whose name is the model's
         own = {"picture": None, "strip": None, "out": out, "progress": progress}
         own |= {name: str(run.path / asked["options"][name]) for name in asked.get("uses", ())}
@@ -114,7 +115,7 @@ def _staged_again(run: RunFolder, wanted: set[str], progress: Progress) -> Made:
     """Go through the stages in a copy of the run, and do the cells of the wanted records again."""
     made: Made = {}
     reasons: list[str] = []
-    with tempfile.TemporaryDirectory(prefix="purple-replay-") as folder:
+    with tempfile.TemporaryDirectory(prefix="purple-replay-", dir=scratch()) as folder:
         copy = Path(folder) / run.path.name
         shutil.copytree(run.path, copy)
         info = {key: value for key, value in run.info.items() if key != "records"}

@@ -53,7 +53,7 @@ class Swept:
     cells: int
     done: int
     before: int
-    """Cells that were there already."""
+    """Of those that are done: which were there already."""
     failures: tuple[Failure, ...]
     seconds: float
 
@@ -105,12 +105,12 @@ def run_sweep(
         }
         made_by = partial(ENGINES[engine], **how)
         at_work = _engine(made_by, folder) if driver.missing else None  # before there is a folder
-        before = len(state) - sum(driver.missing.values())
+        before = sum(known in (LEFT, DONE) for known in state.values())
         with closing(at_work) if at_work else nullcontext():
             folder = driver.folder = folder or RunFolder.create(place, _asked(plan))
             with folder.stoppable("free some, and give the same command again"):
                 with closing(driver.left), progress.task(f"{len(state)} cells", len(state)) as task:
-                    task.advance(before)
+                    task.advance(len(state) - sum(driver.missing.values()))
                     driver.fill(jobs := deque[Job]())
                     for outcome in at_work.run(jobs) if at_work else ():
                         ended = driver.ended
@@ -176,7 +176,7 @@ class _Driver:
                 self._fail(cell, key, naming.unopened[key])
             elif self.folder.is_done(key):
                 state[key] = DONE
-            elif key in self.left:
+            elif key in self.left and self.folder.is_whole(self.left.several([key])[key]):
                 state[key] = LEFT
             else:
                 state[key] = TODO

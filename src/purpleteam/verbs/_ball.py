@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -60,11 +60,16 @@ class CertifiedBall(Result):
 
 
 def ball(
-    subject: Subject, epsilons: Sequence[float], *, method: str = "auto", seconds: float = 60.0
+    opened: Callable[[], Subject],
+    epsilons: Sequence[float],
+    *,
+    method: str = "auto",
+    seconds: float = 60.0,
 ) -> CertifiedBall:
     """Certify the images at each radius, the largest first: what holds there holds below."""
     if not seconds > 0:
         raise UsageError(f"--seconds {seconds:g} is no number of seconds above 0")
+    subject = opened()
     loaded, images = subject.loaded, subject.images
     certificates: dict[float, BallCertificate] = {}
     known = None

@@ -1,7 +1,7 @@
 """certify --method smoothing and lipschitz: certified radii, each attacked from within."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -14,7 +14,7 @@ from purpleteam.certify.network import network_of
 from purpleteam.certify.radii import RadiusCertificate, contradictions
 from purpleteam.certify.smoothing import Smoothed, Smoothing, certify_smoothing, predict
 from purpleteam.core.config import build
-from purpleteam.core.errors import Refused
+from purpleteam.core.errors import Refused, UsageError, unknown
 from purpleteam.core.records import Measurement
 from purpleteam.core.schema import model_note
 from purpleteam.models.guard import Classifier
@@ -49,9 +49,13 @@ class CertifiedRadii(Result):
         )
 
 
-def smoothing(subject: Subject, epsilons: Sequence[float], **options: Any) -> CertifiedRadii:
+def smoothing(
+    opened: Callable[[], Subject], epsilons: Sequence[float], **options: Any
+) -> CertifiedRadii:
     """Certify the smoothed classifier, which is another one than the model, in L2."""
-    loaded, how = subject.loaded, build(Smoothing, options | {"seed": subject.seed}, "smoothing")
+    asked = build(Smoothing, options, "smoothing")
+    subject = opened()
+    loaded, how = subject.loaded, replace(asked, seed=subject.seed)
     net, digest, progress = loaded.module, loaded.digest, subject.progress
     proved = certify_smoothing(net, subject.images, how, digest=digest, progress=progress)
     attacked = Smoothed(net, how.sigma) if getattr(net, "differentiable", True) else None
@@ -60,8 +64,13 @@ def smoothing(subject: Subject, epsilons: Sequence[float], **options: Any) -> Ce
     return _attacked(subject, proved, epsilons or EPSILONS["l2"], name, attacked, answer)
 
 
-def lipschitz(subject: Subject, epsilons: Sequence[float], *, norm: str = "l2") -> CertifiedRadii:
+def lipschitz(
+    opened: Callable[[], Subject], epsilons: Sequence[float], *, norm: str = "l2"
+) -> CertifiedRadii:
     """Certify the model by its Lipschitz bound."""
+    if norm not in EPSILONS:
+        raise UsageError(unknown("norm", norm, EPSILONS))
+    subject = opened()
     net, digest, progress = subject.loaded.module, subject.loaded.digest, subject.progress
     proved = certify_lipschitz(net, subject.images, norm=norm, digest=digest, progress=progress)
     # The graph is attacked, as a file of a net has no other gradients.

@@ -15,7 +15,7 @@ from purpleteam.core.runfolder import RunFolder
 from purpleteam.core.schema import Role, model_note
 from purpleteam.data import dataset_from
 from purpleteam.data.folders import load_dataset
-from purpleteam.data.images import SPLITS, Dataset, ImageSet
+from purpleteam.data.images import SPLITS, Dataset, ImageSet, check_split
 from purpleteam.models.adapters import Normalisation, parse_classes, scored
 from purpleteam.models.architectures import Shape
 from purpleteam.models.black_box import NEAR, BlackBox, ObjectClassifier, OnnxFile
@@ -28,6 +28,7 @@ from purpleteam.models.weights import Weights
 from purpleteam.scan.formats import read_arrays
 from purpleteam.scan.gate import GateVerdict, read_state_dict
 from purpleteam.verbs.options import Measuring, OfModel
+from purpleteam.verbs.verb import UNREAD, Checked
 
 FOREIGN = ("float16", "bfloat16", "float64")
 
@@ -146,10 +147,18 @@ def open_subject(
     `training`: training images are needed. `measured`: a set without splits is used whole, unless
     the model has learned a part of it.
     """
-    use_threads(given.get("threads") or 1)
     device: Any = given.get("device", "auto")
     device = device if isinstance(device, torch.device) else choose_device(device)
     progress, split, run = given.get("progress", SILENT), given.get("split"), given.get("run")
+    if split is not None:
+        check_split(split)
+    if (layer := given.get("normalise")) is not None:
+        Normalisation.parse(layer)
+    if (names := given.get("classes")) is not None:
+        parse_classes(names)
+    if images is UNREAD:
+        raise Checked
+    use_threads(given.get("threads") or 1)
     dataset = open_dataset(images, labels, progress=progress)
     if training:
         dataset.check_trainable()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Unpack
 
 from purpleteam.core.errors import UsageError, unknown
@@ -107,10 +109,14 @@ def certify(
 
     radii = [float(radius) for radius in listed(told.pop("epsilon", None))]
     model = told.pop("model", "standard")
-    subject = open_subject(images, labels, model=model, measured=True, **given)
+    largest = 1.0 if method in BOUNDS else math.inf
+    if wrong := [radius for radius in radii if not 0 <= radius <= largest]:
+        wanted = "from 0 to 1" if method in BOUNDS else "at least 0"
+        raise UsageError(f"epsilon must be {wanted}, not {wrong[0]:g}")
+    opened = partial(open_subject, images, labels, model=model, measured=True, **given)
     if method in BOUNDS:
-        return ball(subject, radii, method=method, **told)
-    return CERTIFY[method](subject, radii, **told)
+        return ball(opened, radii, method=method, **told)
+    return CERTIFY[method](opened, radii, **told)
 
 
 def _partitions(

@@ -3,7 +3,7 @@
 from typing import Annotated, Any, Unpack
 
 from purpleteam.verbs.options import ARCH, Beside, Budget, Epochs, Images, Model
-from purpleteam.verbs.trained import Trained, part, seconds_of, train_and_store
+from purpleteam.verbs.trained import Trained, check_arch, part, seconds_of, train_and_store
 from purpleteam.verbs.verb import verb
 
 
@@ -44,6 +44,7 @@ def harden(
 
     if arch is None and isinstance(model, str) and is_factory(model):
         arch = model
+    check_arch(arch)
     plan = part(DEFENCES, recipe, "recipe", epochs=epochs, epsilon=epsilon)
     seconds, code = seconds_of(budget), code_of(arch, model)
     subject = open_subject(images, labels, model=model, arch=code, training=True, **given)

@@ -53,7 +53,9 @@ Split = Annotated[
     "train, validation, test or all; test by default, for attack and evaluate all where "
     "a set has no splits.",
 ]
-Limit = Annotated[int | None, "At most this many images: the first of the split."]
+Limit = Annotated[
+    int | None, Option(least=1, help="At most this many images: the first of the split.")
+]
 Epochs = Annotated[int | None, Option(least=1, help="Epochs, where not the recipe's.")]
 Budget = Annotated[
     float | None, "Minutes; stops before an epoch beyond them; typed again, it goes on."

@@ -10,7 +10,7 @@ from purpleteam.core.records import Measurement, Record
 from purpleteam.verbs.options import Arch, Beside, Epochs, Images, Model, whole_numbers
 from purpleteam.verbs.outputs import folder_to_write, write_answer
 from purpleteam.verbs.result import LISTED, Result, percent, table
-from purpleteam.verbs.trained import fit, part, train_and_store
+from purpleteam.verbs.trained import check_arch, fit, part, train_and_store
 from purpleteam.verbs.verb import Option, verb
 
 if TYPE_CHECKING:
@@ -98,6 +98,7 @@ def poison(
     from purpleteam.models.recipes import RECIPES
     from purpleteam.verbs._subject import code_of, open_subject
 
+    check_arch(arch)
     taught = part(RECIPES, recipe, "recipe", epochs=epochs)
     if isinstance(sources, str) and any(c.isdigit() for c in sources):
         sources = whole_numbers(sources, "--sources")

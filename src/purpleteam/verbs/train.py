@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Annotated, Any, Unpack
 
 from purpleteam.verbs.options import Arch, Budget, Doing, Epochs, Images
-from purpleteam.verbs.trained import Trained, part, seconds_of, train_and_store
+from purpleteam.verbs.trained import Trained, check_arch, part, seconds_of, train_and_store
 from purpleteam.verbs.verb import verb
 
 
@@ -33,6 +33,7 @@ def train(
     from purpleteam.verbs._subject import open_subject
     from purpleteam.verbs.outputs import stem_to_write
 
+    check_arch(arch)
     plan, seconds = part(RECIPES, recipe, "recipe", epochs=epochs), seconds_of(budget)
     subject = open_subject(images, labels, training=True, **given)
     arch = arch or usual_architecture(subject.shape)

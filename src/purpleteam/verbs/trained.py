@@ -206,6 +206,15 @@ def part(registry: Registry[type[P]], text: Any, where: str, **given: object) ->
     return build(registry[name], values, f"{where} {name}")
 
 
+def check_arch(arch: str | None) -> None:
+    """Refuse the name of no architecture; code of the user's is not called yet."""
+    from purpleteam.core.factory import is_factory
+    from purpleteam.models.architectures import ARCHITECTURES
+
+    if arch is not None and not is_factory(arch):
+        _ = ARCHITECTURES[arch]
+
+
 def seconds_of(minutes: float | None) -> float | None:
     """Return a budget in seconds; nothing and less than nothing are refused."""
     if minutes is not None and not 0 < minutes < float("inf"):

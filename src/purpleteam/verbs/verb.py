@@ -58,6 +58,14 @@ def option_of(annotation: Any) -> Option | None:
     return None
 
 
+class Checked(BaseException):
+    """A verb came to its images and had nothing against its options; no error."""
+
+
+UNREAD = object()
+"""Stands for images that are not read: where a verb would open them it raises `Checked`."""
+
+
 @dataclass(frozen=True)
 class Verb:
     """A registered verb."""
@@ -67,6 +75,20 @@ class Verb:
 
 
 VERBS: Registry[Verb] = Registry("verb")
+
+
+def check_options(name: str, options: Mapping[str, Any]) -> None:
+    """Have a verb look at its options, as far as it does before it reads anything.
+
+    Raises:
+        PurpleError: one of them can never work, or not with another.
+        TypeError: one is missing.
+    """
+    unread = {
+        key: UNREAD for key in ("images", "training_set") if key == "images" or key in options
+    }
+    with suppress(Checked):
+        VERBS[name].call(**{**options, **unread})
 
 
 def verb(

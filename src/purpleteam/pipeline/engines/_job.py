@@ -16,6 +16,7 @@ from purpleteam.core.errors import failure_of
 from purpleteam.core.factory import file_of
 from purpleteam.core.records import Artefact, Note, Record
 from purpleteam.core.runfolder import Missing
+from purpleteam.core.scratch import scratch
 from purpleteam.data.images import Dataset
 from purpleteam.pipeline.cells import do_cell
 from purpleteam.pipeline.engines import CELL, OPEN, Job, Outcome
@@ -46,7 +47,7 @@ def do(job: Job) -> Outcome:
 
 def _called(job: Job, files: dict[str, bytes]) -> list[Record]:
     """Call the verb; return its records, and which call made them. What it wrote is in `files`."""
-    with tempfile.TemporaryDirectory(prefix="purple-cell-") as folder:
+    with tempfile.TemporaryDirectory(prefix="purple-cell-", dir=scratch()) as folder:
         out = {"out": Path(folder) / (job.makes or job.verb)} if job.verb in MAKERS else {}
         result = VERBS[job.verb].call(**_ready(job), **out)
         for path in sorted(Path(folder).rglob("*")) if job.makes else ():

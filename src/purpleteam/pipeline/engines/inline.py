@@ -15,6 +15,7 @@ from dataclasses import asdict
 from queue import SimpleQueue
 
 from purpleteam.core.plugins import asked_plugins
+from purpleteam.core.scratch import clear
 from purpleteam.pipeline.engines import ENGINES, TRIES, Engine, Job, Outcome, refuse_cluster
 from purpleteam.pipeline.engines._job import do
 
@@ -70,6 +71,7 @@ class Beside:
         for process in self.started:
             with suppress(OSError):  # what was written to it is read by nobody
                 process.__exit__(None, None, None)
+        clear()
 
     def _start(self) -> "subprocess.Popen[str]":
         process = subprocess.Popen(  # noqa: S603 - our own module, no word of the user's

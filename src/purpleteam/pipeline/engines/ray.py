@@ -4,10 +4,8 @@ The files that jobs name travel once, as bytes in Ray's object store: no filesys
 only who asked writes. A worker that dies is replaced, and its job begun again.
 """
 
-import atexit
 import faulthandler
 import os
-import shutil
 import signal
 import sys
 import tempfile
@@ -22,6 +20,7 @@ from typing import Any
 from purpleteam.core.cards import zoo_names
 from purpleteam.core.errors import MissingExtra, UsageError, reason_of
 from purpleteam.core.plugins import asked_plugins, load_plugin
+from purpleteam.core.scratch import clear, scratch
 from purpleteam.pipeline.cells import files_made, files_read, named_in
 from purpleteam.pipeline.engines import CELL, ENGINES, TRIES, Engine, Job, Outcome, write_file
 from purpleteam.pipeline.engines._job import do
@@ -83,6 +82,7 @@ class Cluster:
     def close(self) -> None:
         """Leave the cluster; one that was started here ends."""
         self.ray.shutdown()
+        clear()
 
     def _files(self, job: Job) -> list[tuple[Any, Any]]:
         """Return the contents of the files that a job reads, each set of files put once."""
@@ -195,8 +195,7 @@ _HERE = set[Any]()  # the sets of files that this worker has
 @lru_cache(maxsize=1)
 def _folder() -> str:
     """Return the folder of this worker; code that is in it can be imported."""
-    path = tempfile.mkdtemp(prefix="purple-ray-")
-    atexit.register(shutil.rmtree, path, ignore_errors=True)
+    path = tempfile.mkdtemp(prefix="purple-ray-", dir=scratch())
     with suppress(ValueError):
         sys.path.remove("")
     sys.path.insert(0, path)

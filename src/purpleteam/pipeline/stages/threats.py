@@ -17,6 +17,7 @@ from purpleteam.core.errors import MissingExtra, ModelError
 from purpleteam.core.provenance import find_subject, sign_models
 from purpleteam.core.records import CheckResult, Measurement, Note, Record, notes_of
 from purpleteam.core.schema import MODEL, MODEL_SCAN, SYSTEM_MODEL, TRAINING_SET_SCAN
+from purpleteam.core.scratch import scratch
 from purpleteam.core.signing import private_key
 from purpleteam.data.folders import save_dataset
 from purpleteam.data.idx import has_idx
@@ -64,7 +65,7 @@ def check_app(run: Run) -> list[CheckResult]:
         from purpleteam.serve.guards.audit import Audit
         from purpleteam.serve.main import running_app
 
-        with TemporaryDirectory(prefix="purple-app-") as folder:
+        with TemporaryDirectory(prefix="purple-app-", dir=scratch()) as folder:
             audit = Audit(file=Path(folder) / "audit.jsonl", checkpoint_seconds=0.1)
             with running_app(served, audit=audit) as url:
                 target = Target(
@@ -186,7 +187,7 @@ def _signed_so_far(run: Run) -> Iterator[Target]:
         yield Target()
         return
     signer = private_key(run.key)
-    with TemporaryDirectory(prefix="purple-signed-") as folder:
+    with TemporaryDirectory(prefix="purple-signed-", dir=scratch()) as folder:
         public, signature = Path(folder) / "signer.pub", Path(folder) / "run.sig"
         public.write_text(signer.public_key.unrecognized_fields["pem"], "utf-8")
         public.chmod(0o600)

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 from purpleteam.core.checks import CHECKS, Outcome, Target
 from purpleteam.core.errors import PurpleError
+from purpleteam.core.scratch import scratch
 from purpleteam.serve.checks._web import STROKE, WebCheck, ask, endpoint, left_out, must_answer
 
 SIGNED_SECONDS = 15.0  # so long a checkpoint is waited for
@@ -71,7 +72,7 @@ def _tampering(log: Path, start: int, end: int) -> dict[str, str]:
     until = time.monotonic() + SIGNED_SECONDS
     while (alone := verify_log(log)).signed < record and time.monotonic() < until:
         time.sleep(0.05)
-    with tempfile.TemporaryDirectory(prefix="purple-audit-") as folder:
+    with tempfile.TemporaryDirectory(prefix="purple-audit-", dir=scratch()) as folder:
         copy = Path(folder) / log.name
         shutil.copyfile(beside(log, "pub"), beside(copy, "pub"))
         content = bytearray(log.read_bytes())

@@ -5,6 +5,7 @@ import tempfile
 from pathlib import Path
 
 from purpleteam.core.checks import Outcome
+from purpleteam.core.scratch import scratch
 from purpleteam.serve.checks._web import STROKE, ask, left_out, must_answer, web_check
 from purpleteam.serve.checks.limits import MOST_AT_ONCE, client_at, rest
 from purpleteam.serve.feedback import Feedback
@@ -48,7 +49,7 @@ def _kept() -> dict[str, object]:
     def tell(address: str, drawing: bytes) -> bool:
         return bool(json.loads(ask(address, "POST", WRONG, drawing).body)["kept"])
 
-    with tempfile.TemporaryDirectory(prefix="purple-feedback-") as folder:
+    with tempfile.TemporaryDirectory(prefix="purple-feedback-", dir=scratch()) as folder:
         file = Path(folder) / "wrong.jsonl"
         with running_app() as address:
             kept: dict[str, object] = {"nobody asked for it": tell(address, STROKE)}

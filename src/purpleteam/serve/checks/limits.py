@@ -11,6 +11,7 @@ from typing import Any
 
 from purpleteam.core.address import USER
 from purpleteam.core.checks import CHECKS, Outcome, Target
+from purpleteam.core.scratch import scratch
 from purpleteam.serve.checks._web import (
     OCTETS,
     STROKE,
@@ -158,7 +159,7 @@ class Keys(WebCheck):
         url = str(target.url)
         anonymous = ask(USER.sub("", url), "POST", "/predict", STROKE).status
         is_local = endpoint(url)[0] in ("127.0.0.1", "::1", "localhost")
-        with tempfile.TemporaryDirectory(prefix="purple-keys-") as folder:
+        with tempfile.TemporaryDirectory(prefix="purple-keys-", dir=scratch()) as folder:
             file = Path(folder) / "keys.jsonl"
             right, revoked = keys.add(file)[1], keys.add(file)
             keys.revoke(file, revoked[0].id)

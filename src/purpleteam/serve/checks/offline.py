@@ -8,6 +8,7 @@ from pathlib import Path
 
 from purpleteam.core.checks import CHECKS, Check, Outcome, Target
 from purpleteam.core.errors import ModelError
+from purpleteam.core.scratch import scratch
 from purpleteam.serve import seccomp
 
 SECONDS = 120.0
@@ -55,7 +56,7 @@ class NoUpload(Check):
         if not seccomp.supported():
             raise ModelError("only Linux on x86_64 or aarch64 can forbid a process its sockets")
         wall = (sys.executable, "-c", WITHOUT_SOCKETS)
-        with tempfile.TemporaryDirectory(prefix="purple-offline-") as empty:
+        with tempfile.TemporaryDirectory(prefix="purple-offline-", dir=scratch()) as empty:
             places = dict.fromkeys(("HOME", "TMPDIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"), empty)
             done = subprocess.run(  # noqa: S603 - our own command
                 [*wall, *command],

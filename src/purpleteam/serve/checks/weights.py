@@ -8,6 +8,7 @@ from purpleteam.core.cards import FORMATS, find_stored
 from purpleteam.core.checks import CHECKS, Check, Outcome, Target
 from purpleteam.core.errors import Absent, ModelError
 from purpleteam.core.provenance import find_subject
+from purpleteam.core.scratch import scratch
 from purpleteam.core.signing import new_key, signer_of
 from purpleteam.serve.checks.sandbox import SERVE, started
 from purpleteam.serve.weights import held
@@ -63,7 +64,7 @@ class RequiredSignature(Check):
         if target.model is not None and target.model.is_dir():
             raise Absent("a folder of models: which of them is served?")
         model = find_stored(str(target.model))
-        with tempfile.TemporaryDirectory(prefix="purple-signature-") as folder:
+        with tempfile.TemporaryDirectory(prefix="purple-signature-", dir=scratch()) as folder:
             for end in FORMATS:
                 shutil.copy(model.stem.with_name(model.stem.name + end), folder)
             copy = find_subject(Path(folder) / model.weights.name)
