@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -81,6 +82,15 @@ def test_a_module_and_a_function_are_attacked_alike(
     result = attacked(scores, images)
     assert result.robust_accuracy == want.robust_accuracy
     assert result.clean_accuracy.value > 0.5
+
+
+def test_refusals_are_told_of_all_calls_and_never_exceed_them(images: ImageSet) -> None:
+    def mute(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        return np.full((len(np.asarray(x)), 10), np.nan)
+
+    told = " ".join(pt.attack(mute, images, attack="square", epsilon=0.1).notes)
+    refused, calls = re.findall(r"refused ([\d,]+) of ([\d,]+) calls", told)[0]
+    assert refused == calls
 
 
 def test_a_zoo_name_is_a_model() -> None:

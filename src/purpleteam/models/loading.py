@@ -313,7 +313,7 @@ def _boxed(
         owner = getattr(made, "__self__", made)  # of a bound method
         state = getattr(owner, "state_dict", dict)
         digest, note = black_box.digest_of_code(made, shape, state(), guarded(box))
-        notes, box.calls = (*notes, note), 0
+        notes, box.calls, box.refusals = (*notes, note), 0, 0
     elif digest is None and box.net is not None:
         digest = read_in.digest_of(box.net)
     elif digest is None:
