@@ -352,7 +352,8 @@ def opened(loaded: LoadedModel, images: ImageSet) -> LoadedModel:
         except Exception:  # numpy() of a tensor that wants a gradient, a detached graph, ...
             slope = None
         if slope is None or not (slope.isfinite().all() and slope.any()):
-            return loaded.noting("its own call lets no gradient through: black-box attacks only")
+            box.blind = "its own call lets no gradient through"
+            return loaded.noting(f"{box.blind}: black-box attacks only")
     net = loaded.behind(net)
     if box.order is not None:
         net = guarded(net)
