@@ -74,6 +74,9 @@ def test_a_search_names_images_and_compares_with_the_manifest(
         values["flagged"]
     )
     assert told["found"] >= 72 and told["wrongly_flagged"] <= 20
+    asked = json.loads((Path(values["run"]) / "run.json").read_text("utf-8"))["asked"]
+    assert asked["dataset"] == asked["options"]["training_set"] == str(planted / "set")
+    assert "images" not in asked["options"]
 
 
 def test_flagged_images_of_a_folder_are_named_by_their_files(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -177,17 +177,41 @@ def test_a_maite_data_set_is_asked_again_for_what_is_not_held(
     assert_same(dataset_from(Items()), held)
 
 
-def test_a_file_that_changes_while_it_is_in_use_is_named(
-    folder: Path, arrays: Path, small: None
-) -> None:
-    of_folder, of_arrays = load_dataset(folder), load_dataset(arrays)
-    Image.fromarray(255 - PIXELS[0]).save(folder / "a" / "00.png")
-    with pytest.raises(DataError, match=r"00\.png: was changed while it was in use"):
-        np.asarray(of_folder.split("all").images)
+def test_a_file_that_changes_while_it_is_in_use_is_named(arrays: Path, small: None) -> None:
+    of_arrays = load_dataset(arrays)
     with (arrays / "x.npy").open("ab") as file:
         file.write(b"0")
     with pytest.raises(DataError, match=r"x\.npy: was changed while it was in use"):
         of_arrays.train.images[0]
+
+
+@pytest.mark.parametrize(
+    ("why", "spoil"),
+    [
+        ("No such file or directory", lambda path: path.unlink()),
+        ("truncated", lambda path: path.write_bytes(path.read_bytes()[:60])),
+        ("no image of a known format", lambda path: path.write_bytes(b"")),
+        ("something else", lambda path: Image.fromarray(255 - PIXELS[0]).save(path)),
+    ],
+)
+def test_an_image_that_is_spoiled_while_it_is_in_use_is_named_with_the_remedy(
+    folder: Path, small: None, why: str, spoil: Callable[[Path], Any]
+) -> None:
+    images, path = load_dataset(folder).split("all").images, folder / "a" / "00.png"
+    spoil(path)
+    with pytest.raises(DataError) as error:
+        np.asarray(images)
+    told = str(error.value)
+    assert told.startswith(f"{path}: was changed while it was in use (") and why in told
+    assert told.endswith("): put it back as it was, or start again with the images as they are")
+    assert "Errno" not in told and "\n" not in told
+
+
+def test_an_array_whose_file_is_gone_is_named_with_the_remedy(arrays: Path, small: None) -> None:
+    images = load_dataset(arrays).train.images
+    (arrays / "x.npy").unlink()
+    with pytest.raises(DataError, match=r"x\.npy: was changed .* \(cannot .*\): put it back"):
+        images[0]
 
 
 def test_views_read_the_rows_that_are_meant() -> None:

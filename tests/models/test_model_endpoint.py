@@ -85,6 +85,14 @@ def test_the_app_sees_the_bytes_and_every_one_is_counted():
     assert got[2] == np.rint(np.arange(784) % 256 / 2).astype(np.uint8).tobytes()
 
 
+def test_an_answer_without_a_label_counts_as_a_refusal_from_the_first_on():
+    with scripted(Script(lambda _: {"label": None})) as address:
+        model = Endpoint(address, connections=1)
+        model(batch(BLANK, UPPER))
+        assert (model.refusals, model.calls) == (3, 3)
+        model._app.close()
+
+
 @pytest.mark.parametrize("connections", [1, 3, 8])
 def test_the_answers_keep_their_order_however_many_are_asked_at_once(connections):
     with scripted(Script(lambda body: {"label": body[0]})) as address:

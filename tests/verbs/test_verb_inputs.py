@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
+from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import purpleteam as pt
-from purpleteam.core.errors import PurpleError
+from purpleteam.core.errors import PurpleError, UsageError
 from purpleteam.data.images import ImageSet
 from purpleteam.verbs.attack import Attacked
 
@@ -81,6 +85,37 @@ def test_a_module_and_a_function_are_attacked_alike(
     result = attacked(scores, images)
     assert result.robust_accuracy == want.robust_accuracy
     assert result.clean_accuracy.value > 0.5
+
+
+def test_refusals_are_told_of_all_calls_and_never_exceed_them(images: ImageSet) -> None:
+    def mute(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        return np.full((len(np.asarray(x)), 10), np.nan)
+
+    told = " ".join(pt.attack(mute, images, attack="square", epsilon=0.1).notes)
+    refused, calls = re.findall(r"refused ([\d,]+) of ([\d,]+) calls", told)[0]
+    assert refused == calls
+
+
+def test_an_attack_names_the_layer_of_a_file_that_has_no_gradient(
+    net: nn.Module, images: ImageSet, tmp_path: Path
+) -> None:
+    weight = numpy_helper.from_array(net[1].weight.detach().numpy().T, "w")  # type: ignore[index]
+    takes, gives = (
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, sides)
+        for name, sides in (("x", ["n", 1, 28, 28]), ("y", ["n", 10]))
+    )
+    nodes = [
+        helper.make_node("Flatten", ["x"], ["flat"]),
+        helper.make_node("Round", ["flat"], ["rounded"], name="/act/Round"),
+        helper.make_node("MatMul", ["rounded", "w"], ["y"]),
+    ]
+    graph = helper.make_graph(nodes, "rounds", [takes], [gives], [weight])
+    sets = [helper.make_opsetid("", 17)]
+    onnx.save(helper.make_model(graph, opset_imports=sets, ir_version=8), tmp_path / "rounds.onnx")
+    for asked in ({"attack": "pgd"}, {"attack": "square:queries=2", "cross_check": True}):
+        with pytest.raises(UsageError, match=r"layer /act/Round \(Round\)") as refused:
+            pt.attack(tmp_path / "rounds.onnx", images, epsilon=0.1, **asked)
+        assert "\n" not in str(refused.value)
 
 
 def test_a_zoo_name_is_a_model() -> None:

@@ -33,7 +33,8 @@ def read_onnx(file: OnnxFile, shape: Shape) -> list[Network]:
         raise Refused(f"{file.path!r} is another file than the one that was opened")
     if file.takes_bytes:
         raise Unsupported(
-            f"{file.path!r} takes bytes, which no bound goes through: give a net of [0, 1]"
+            f"{file.path!r} takes bytes, which no bound or gradient goes through: "
+            "give a net of [0, 1]"
         )
     builder = Builder(shape)
     number = 0
@@ -97,7 +98,7 @@ class _Reader:
         if op == "Shape":
             self.constants[out] = np.array((1, *self.builder.shape(sources[0])), np.int64)
         elif op == "Cast" and node.attribute[0].i not in _FLOATS:
-            raise Unsupported(f"no bound goes through layer {place}: it rounds")
+            raise Unsupported(f"no bound or gradient is known of layer {place}: it rounds")
         elif op in _SAME or (op in ("Softmax", "LogSoftmax") and out == self.output):
             self.live[out] = sources[0]
         elif op in _READERS:
@@ -112,7 +113,7 @@ class _Reader:
                 raise call.refuse(reason_of(error)) from None
         else:
             known = ", ".join(sorted(_READERS))
-            raise Unsupported(f"no bound goes through layer {place}; known: {known}")
+            raise Unsupported(f"no bound or gradient is known of layer {place}; known: {known}")
 
 
 def _tensor(value: np.ndarray[Any, Any]) -> Tensor:
@@ -152,7 +153,7 @@ class _Call:
         return sorted(int(axis) % rank for axis in values)
 
     def refuse(self, why: str) -> Unsupported:
-        return Unsupported(f"no bound goes through layer {self.place}: {why}")
+        return Unsupported(f"no bound or gradient is known of layer {self.place}: {why}")
 
     def padding(self, kernel: Pair, stride: Pair, dilation: Pair = (1, 1)) -> list[int]:
         """Return the padding before and after: top, left, bottom, right."""

@@ -20,7 +20,7 @@ from purpleteam.core.errors import ConfigError, PurpleError, UsageError, unknown
 from purpleteam.verbs import gate
 from purpleteam.verbs.outputs import file_to_write
 from purpleteam.verbs.result import Result
-from purpleteam.verbs.verb import Option, new_run, option_of
+from purpleteam.verbs.verb import IMAGES, Option, new_run, option_of
 
 FLOW = (
     *("demo", "run", "sweep", "data", "train", "evaluate", "poison", "attack", "harden", "detect"),
@@ -50,8 +50,6 @@ ENDS = {
     "quiet": Option(kind=bool, help="Show no progress."),
     "debug": Option(kind=bool, help="Show the traceback of an error."),
 }
-IMAGES = ("training_set", "images")
-"""Parameters that name a dataset, the first that is given goes before."""
 
 
 class Verbs(TyperGroup):

@@ -84,6 +84,8 @@ def read_picture(path: Path, size: tuple[int, int] | None = None) -> Picture:
     except DataError:
         raise
     except Exception as error:  # a decoder may raise anything on a hostile file
+        if isinstance(error, OSError) and error.strerror:  # the file is the matter, not the image
+            raise DataError(f"{path}: cannot be read: {error.strerror}") from None
         reason = " ".join(str(error).replace(str(path), "").split())[:200] or type(error).__name__
         raise DataError(f"{path}: cannot be read as an image: {reason}") from None
 

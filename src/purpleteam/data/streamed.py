@@ -80,10 +80,10 @@ class Streamed(Generic[S]):
                 with path.open("rb", buffering=0) as file:
                     now = path.stat()
                     if (now.st_size, now.st_mtime_ns) != (found.st_size, found.st_mtime_ns):
-                        raise DataError(f"{path}: was changed while it was in use: start again")
+                        raise _is_another(path, "it holds something else now")
                     read_rows(file, offset, rows, out)
             except OSError as error:
-                raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
+                raise _is_another(path, f"cannot be read: {error.strerror or error}") from None
             return out
 
         return cls(read, shape, kind)
@@ -231,12 +231,21 @@ class Gathered:
         def read(rows: NDArray[np.int64]) -> NDArray[np.uint8]:
             found = []
             for place in (rows + places.start).tolist():
-                found.append(again(place))
+                try:
+                    found.append(again(place))
+                except DataError as error:
+                    why = str(error).removeprefix(f"{name(place)}: ")
+                    raise _is_another(name(place), why) from None
                 if _digest(found[-1]) != self._digests[place]:
-                    raise DataError(f"{name(place)}: was changed while it was in use: start again")
+                    raise _is_another(name(place), "it holds something else now")
             return stacked(found)
 
         return Streamed(read, (len(places), *read(np.arange(1)).shape[1:]), np.uint8)
+
+
+def _is_another(name: str | Path, why: str) -> DataError:
+    remedy = "put it back as it was, or start again with the images as they are"
+    return DataError(f"{name}: was changed while it was in use ({why}): {remedy}")
 
 
 def _digest(pixels: NDArray[np.uint8]) -> bytes:

@@ -41,6 +41,7 @@ class BlackBox(nn.Module, ABC):
     differentiable = False
     quantised = True  # images reach it as bytes; the adversary's precision is lost on the way
     waited = 0.0  # seconds, because the classifier asked for that
+    blind = ""  # why no gradient of it is known, where it might have had one
 
     def __init__(
         self,

@@ -289,7 +289,8 @@ class Endpoint(Remote):
             gives="scores" if tells else "labels",
             notes=(note,) if tells else (note, LABELS_ALONE),
         )
-        self._row(first)  # an answer that means nothing is an error now, not later
+        # an answer that means nothing is an error now, not later; a refusal counts as the call does
+        self.refusals += int(np.isnan(self._row(first)).any())
 
     def _asked(self, image: Tensor) -> Singles:
         return self._row(self._app.answer("/predict", as_bytes(image).tobytes(), "label"))

@@ -313,7 +313,7 @@ def _boxed(
         owner = getattr(made, "__self__", made)  # of a bound method
         state = getattr(owner, "state_dict", dict)
         digest, note = black_box.digest_of_code(made, shape, state(), guarded(box))
-        notes, box.calls = (*notes, note), 0
+        notes, box.calls, box.refusals = (*notes, note), 0, 0
     elif digest is None and box.net is not None:
         digest = read_in.digest_of(box.net)
     elif digest is None:
@@ -352,7 +352,8 @@ def opened(loaded: LoadedModel, images: ImageSet) -> LoadedModel:
         except Exception:  # numpy() of a tensor that wants a gradient, a detached graph, ...
             slope = None
         if slope is None or not (slope.isfinite().all() and slope.any()):
-            return loaded.noting("its own call lets no gradient through: black-box attacks only")
+            box.blind = "its own call lets no gradient through"
+            return loaded.noting(f"{box.blind}: black-box attacks only")
     net = loaded.behind(net)
     if box.order is not None:
         net = guarded(net)

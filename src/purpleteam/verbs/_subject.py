@@ -130,7 +130,9 @@ class Subject:
         """Refuse a model that only answers."""
         if not getattr(self.loaded.module, "differentiable", True):
             remedy = "give a stored model or module:factory"
-            raise UsageError(f"{option} {self.loaded.name!r} only answers; {why}: {remedy}")
+            blind = getattr(self.loaded.module, "blind", "")
+            alone = f"only answers ({blind})" if blind else "only answers"
+            raise UsageError(f"{option} {self.loaded.name!r} {alone}; {why}: {remedy}")
 
 
 def open_subject(
@@ -269,6 +271,7 @@ def _with_gradients(loaded: LoadedModel, images: ImageSet, shape: Shape) -> Load
             return replace(loaded, module=file.with_layers(layers)).noting(white)
     except ModelError as error:
         why = str(error).partition("; known: ")[0]
+    file.blind = why
     return loaded.noting(f"the file is asked as a black box: {why}")
 
 

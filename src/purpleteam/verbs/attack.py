@@ -212,7 +212,8 @@ def attack(
     if waited := getattr(loaded.module, "waited", 0.0):
         notes.append(f"the classifier asked to be left alone for {waited:.1f} s in all")
     if refused := getattr(loaded.module, "refusals", 0):
-        notes.append(f"the classifier refused {refused} of {loaded.module.calls} images")
+        calls = f"{loaded.module.calls:,} calls, those that look at the model included"
+        notes.append(f"the classifier refused {refused:,} of {calls}: no label, or NaN")
     if rounded is not None:
         kept, broken = int(rounded.breaks.sum()), int((last.broken_by >= 0).sum())
         values["as_bytes"] = {"broken": broken, "broken_as_bytes": kept}

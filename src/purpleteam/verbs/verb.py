@@ -30,6 +30,8 @@ V = TypeVar("V", bound=Callable[..., Result])
 ASKED = "asked"  # name of the note that says which call of a verb made the records before it
 DEFAULTS: dict[str, Any] = {"seed": 0, "device": "auto", "progress": SILENT}
 """Of the keys that verbs share; None of the others."""
+IMAGES = ("training_set", "images")
+"""Parameters that name a dataset: the first that is given is used, others are not."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,8 +180,10 @@ def _left(
 def _asked(name: str, takes: Signature, args: Any, given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the call as plain data, as far as it is: what `purple replay` calls again."""
     options: dict[str, Any] = {}
-    for key, value in takes.bind_partial(*args, **given).arguments.items():
-        if key != "progress" and value is not None:
+    bound = takes.bind_partial(*args, **given).arguments
+    unused = [key for key in IMAGES if bound.get(key) is not None][1:]
+    for key, value in bound.items():
+        if key not in ("progress", *unused) and value is not None:
             plain = _plain(value)
             options[key] = {"given": type(value).__name__} if plain is None else plain
     plugins = list(asked_plugins())
@@ -191,7 +195,7 @@ def _described(takes: Signature, asked: dict[str, Any]) -> dict[str, Any]:
     options = {key: parameter.default for key, parameter in takes.parameters.items()}
     options |= asked["options"]
     facts = {key: options.get(key) for key in ("seed", "threads")}
-    facts["dataset"] = options.get("training_set") or options.get("images")
+    facts["dataset"] = next((options[key] for key in IMAGES if options.get(key)), None)
     return asked | {key: value for key, value in facts.items() if _plain(value) is not None}
 
 

@@ -238,6 +238,8 @@ class EvasionAttack(ABC):
                 if not issubclass(kind, Ensemble) and enough.get(kind.knowledge, True)
             ]
             lacking = f"the model gives only {gives}"
+            if blind := getattr(nets.model.model, "blind", ""):
+                lacking += f" ({blind})"
             if nets.model.differentiable and gives == "scores":
                 lacking = (
                     "no gradient of the model reaches the images "
