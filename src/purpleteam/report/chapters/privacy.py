@@ -203,7 +203,7 @@ CHAPTER = Chapter(
     "trained on the model's answers to the questions asked.",
     means_not="No attack that fails proves that nothing leaks: these are lower bounds of what an "
     "adversary can do; only a training with differential privacy bounds it from above. "
-    "The embedded digits, MNIST and drawn shapes are public: here nothing private is at stake. "
+    "Of public images, such as those that come with the program, nothing private is at stake. "
     "With images of people, patients or customers each of these rates is somebody's data. A "
     "rebuilt image that looks like its class is no leak: it must be nearer to training images "
     "than to others.",
