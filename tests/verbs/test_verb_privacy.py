@@ -107,3 +107,14 @@ def test_too_few_images_are_refused(stored: str) -> None:
     tiny = Dataset("tiny", FEW.train, FEW.validation, FEW.test.part(0, 9), FEW.classes)
     with pytest.raises(UsageError, match="membership needs 20 images of each kind, not"):
         verbs.privacy("standard", tiny, attack="loss")
+
+
+def test_an_audit_is_of_a_private_training_and_of_no_other(stored: str) -> None:
+    with pytest.raises(UsageError, match="audit is of a training with differential privacy"):
+        verbs.privacy(stored, FEW, attack="audit")
+    private = "dp_sgd:epochs=1,batch_size=100"
+    asked = {"attack": "audit:canaries=200", "recipe": private, "arch": "small_cnn"}
+    found = verbs.privacy(stored, FEW, **asked)
+    assert found.audit is not None and found.exit_code == 0
+    (record,) = (row for row in found.records if isinstance(row, Measurement))
+    assert record.value.low == found.audit.epsilon_lower <= found.audit.epsilon_upper

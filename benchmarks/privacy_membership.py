@@ -1,10 +1,9 @@
-"""What models of MNIST give away: members, copies, rebuilt images; into results/privacy.json.
+"""Which training images models of MNIST give away; into results/privacy.json.
 
-`python benchmarks/privacy.py membership ROW --seed 0` trains a model on a random half of a pool of
+`python benchmarks/privacy_membership.py usual` trains a model on a random half of a pool of
 training images, so that members and others are of one kind, and attacks it with 8 shadow models.
 `--peers PYTHON` lets ART's attacks judge the same model in the same run, by a Python that has
-adversarial-robustness-toolbox. `extraction --seed 0` copies the zoo's model, `inversion` rebuilds
-images from it and from a robust one. Other parts of the file are kept.
+adversarial-robustness-toolbox. Other parts of the file, and other rows, are kept.
 """
 
 from __future__ import annotations
@@ -31,13 +30,8 @@ from purpleteam.data.folders import load_dataset
 from purpleteam.data.images import Dataset, ImageSet
 from purpleteam.models import build
 from purpleteam.models.inference import correct, logits
-from purpleteam.models.loading import load
 from purpleteam.models.recipes import RECIPES, Recipe
 from purpleteam.models.training import train
-from purpleteam.privacy.extraction import EXTRACTIONS
-from purpleteam.privacy.extraction.extract import extract
-from purpleteam.privacy.inversion import INVERSIONS
-from purpleteam.privacy.inversion.judge import judge
 from purpleteam.privacy.membership import MEMBERSHIP, Evidence
 from purpleteam.privacy.membership.measure import measure
 from purpleteam.privacy.roc import Roc
@@ -45,7 +39,6 @@ from purpleteam.privacy.shadows import halves, train_shadows
 
 RESULTS = Path(__file__).resolve().parent.parent / "results" / "privacy.json"
 NET, SHADOWS = "small_cnn", 8
-QUERIES = (100, 300, 1000, 3000, 10_000)
 ROWS: dict[str, dict[str, Any]] = {
     "usual": {"pool": 20_000, "recipe": RECIPES["plain"](epochs=10), "noise": 0.0},
     "memorised": {
@@ -73,27 +66,16 @@ KEPT_AS = {  # answers that an app gives instead of scores
 def main() -> None:
     """Do what is asked, and keep the other parts of the file."""
     parser = argparse.ArgumentParser(description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
-    command = commands.add_parser("membership")
-    command.add_argument("row", choices=ROWS)
-    command.add_argument("--seed", type=int, default=0)
-    command.add_argument("--peers", type=Path, help="a Python that has ART")
-    command = commands.add_parser("extraction")
-    command.add_argument("--seed", type=int, default=0)
-    commands.add_parser("inversion")
+    parser.add_argument("row", choices=ROWS)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--peers", type=Path, help="a Python that has ART")
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    data = load_dataset("mnist")
-    if asked.command == "membership":
-        told: dict[str, Any] = {f"{asked.row}/{asked.seed}": membership(data, asked)}
-    elif asked.command == "extraction":
-        told = extraction(data, asked.seed)
-    else:
-        told = inversion(data)
+    told = membership(load_dataset("mnist"), asked)
     kept = json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() else {}
-    kept.setdefault(asked.command, {}).setdefault("rows", {}).update(told)
-    kept[asked.command] |= {"machine": machine(), "versions": versions()}
-    kept["summary"] = summary(kept)
+    part = kept.setdefault("membership", {"rows": {}})
+    part["rows"][f"{asked.row}/{asked.seed}"] = told
+    part |= {"machine": machine(), "versions": versions(), "summary": summary(part["rows"])}
     RESULTS.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
@@ -211,70 +193,16 @@ def peers(
     return told
 
 
-def extraction(data: Dataset, seed: int) -> dict[str, Any]:
-    """Copy the zoo's model by each strategy, by scores and by labels."""
-    target = load("standard")
-    rows = {}
-    for name in EXTRACTIONS:
-        for answers in ("scores", "labels"):
-            found = extract(
-                partial(logits, target.module),
-                EXTRACTIONS[name](),
-                pool=data.validation,
-                test=data.test,
-                queries=QUERIES,
-                answers=answers,  # type: ignore[arg-type]
-                net=lambda number: build(NET, (1, 28, 28), 10, seed=number),
-                recipe=RECIPES["plain"](),
-                seed=seed,
-            )
-            told = {"seed": seed, "model": target.digest, "net": NET, **found.to_json()}
-            rows[f"{name}/{answers}/{seed}"] = told
-            print(name, answers, [round(p.agreement.value, 4) for p in found.points], flush=True)
-    return rows
-
-
-def inversion(data: Dataset) -> dict[str, Any]:
-    """Rebuild images from two models with each prior, and judge them."""
-    few = data.train.first(10_000)
-    by = learned(few, 7, RECIPES["plain"](), data.validation)
-    rows = {}
-    for model in ("standard", "robust-0.3"):
-        target = load(model)
-        for name in INVERSIONS:
-            for prior in ("none", "smooth", "images"):
-                attack = INVERSIONS[name](prior=prior)
-                started = time.process_time()
-                made = attack.rebuild(
-                    target.module.eval(), [n % 10 for n in range(50)], pool=data.validation, seed=0
-                )
-                took = time.process_time() - started
-                judged = judge(made, by=by, learned=data.train, others=data.test)
-                told = {"model": target.digest, "model_name": model, "attack": name, "prior": prior}
-                told |= {"queries": made.queries, "images": len(made.images)}
-                rows[f"{model}/{name}/{prior}"] = {
-                    **told,
-                    **judged.to_json(),
-                    "cpu_seconds": round(took, 1),
-                }
-                print(model, name, prior, judged.verdict, flush=True)
-    return rows
-
-
-def summary(kept: dict[str, Any]) -> dict[str, Any]:
+def summary(rows: dict[str, Any]) -> dict[str, Any]:
     """Return means over seeds, each with its t interval."""
     groups: dict[str, list[float]] = {}
-    for row in kept.get("membership", {}).get("rows", {}).values():
+    for row in rows.values():
         for answers, attacks in row["answers"].items():
             for attack in attacks:
                 for rate, found in attack["tpr_at"].items():
                     if found:
-                        key = f"membership/{row['row']}/{answers}/{attack['attack']}/{rate}"
+                        key = f"{row['row']}/{answers}/{attack['attack']}/{rate}"
                         groups.setdefault(key, []).append(found["value"])
-    for row in kept.get("extraction", {}).get("rows", {}).values():
-        for point in row["points"]:
-            key = f"extraction/{row['strategy']}/{row['answers']}/{point['queries']}"
-            groups.setdefault(key, []).append(point["agreement"]["value"])
     return {
         key: mean_over_seeds(values, bounds=(0, 1)).to_json()
         for key, values in sorted(groups.items())
