@@ -18,6 +18,7 @@ import json
 import os
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,8 @@ from purpleteam.report.png import write_png
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS, SHEET = ROOT / "results" / "privacy.json", ROOT / "docs" / "images" / "rebuilt.png"
-NET, SHAPE, STEPS = "small_cnn", (1, 28, 28), 600
+NET, SHAPE = "small_cnn", (1, 28, 28)
+EPOCHS, STEPS = 15, 600  # of a copy's training: the larger counts
 QUERIES = (100, 300, 1000, 3000, 10_000)
 GIVES: tuple[Gives, ...] = ("scores", "labels")
 STRATEGIES: dict[str, Strategy] = {
@@ -157,7 +159,7 @@ def extraction(data: Dataset, seed: int, only: str) -> None:
     }
     for name, strategy in STRATEGIES.items():
         moved = "none" if isinstance(strategy, Random) else "freehand"
-        recipe = RECIPES["plain"](augmentation=moved)
+        recipe = RECIPES["plain"](epochs=EPOCHS, augmentation=moved)
         for answers in GIVES if name.startswith(only) else ():
             found = extract(
                 ask,
@@ -173,7 +175,7 @@ def extraction(data: Dataset, seed: int, only: str) -> None:
                 seed=seed,
             )
             told = {**found.to_json(), "strategy": f"extraction_{name}", "seed": seed}
-            told["recipe"] = {"name": recipe.name, "augmentation": moved, "least_steps": STEPS}
+            told["recipe"] = {"name": recipe.name, **asdict(recipe), "least_steps": STEPS}
             keep("extraction", {f"{name}/{answers}/{seed}": told}, **about)
             print(name, answers, [round(p.agreement.value, 4) for p in found.points], flush=True)
 
@@ -209,7 +211,7 @@ def inversion(data: Dataset) -> None:
                 row |= {"prior": prior, **said(judged, made)}
                 row["cpu_seconds"] = round(time.process_time() - started, 1)
                 rows[f"{model}/{attack.name}/{prior}"] = row
-                print(model, attack.name, prior, judged, flush=True)
+                print(model, attack.name, prior, judged.verdict, judged.recognised, flush=True)
                 if isinstance(attack, Gradient):
                     sheet += shown(made, judged, data.train, last=prior == PRIORS[-1])
     facts = {
