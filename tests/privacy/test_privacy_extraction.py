@@ -150,7 +150,10 @@ def test_of_the_model_s_errors_and_of_what_fools_the_copy_the_rates_are_told() -
     assert right.agreement_on_errors is None and right.agreement == right.accuracy
     assert right.transfer is not None and right.transfer.n == 200
     assert right.transfer.low > 0.7
-    (noisy,) = copied("extraction_natural", Model(), (100,)).points
+    found = copied("extraction_natural", Model(), (100,))
+    (noisy,), told = found.points, found.to_json()
+    assert told["options"] == {} and told["points"][0]["agreement"] == noisy.agreement.to_json()
+    assert told["points"][0]["queries"] == 100 and told["points"][0]["transfer"] is None
     assert noisy.agreement_on_errors is not None and noisy.transfer is None
     assert 100 < noisy.agreement_on_errors.n < 160 and noisy.agreement_on_errors.low > 0.6
 

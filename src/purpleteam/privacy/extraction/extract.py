@@ -52,8 +52,9 @@ class Point:
 
     def to_json(self) -> dict[str, Any]:
         """Return the numbers."""
-        rates = {name: rate and rate.to_json() for name, rate in vars(self).items()}
-        return rates | {"queries": self.queries}
+        rates = {name: rate for name, rate in vars(self).items() if name != "queries"}
+        told = {name: rate and rate.to_json() for name, rate in rates.items()}
+        return {"queries": self.queries, **told}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

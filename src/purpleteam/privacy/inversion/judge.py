@@ -5,13 +5,13 @@ the rebuilt images is a training image more often than chance makes it one, and 
 nearer to it than the class mean is to any.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from torch import nn
 
-from purpleteam.core.arrays import Bools, Floats, Ints, Singles
+from purpleteam.core.arrays import Bools, Ints, Singles
 from purpleteam.core.errors import UsageError
 from purpleteam.core.statistics import Rate
 from purpleteam.data.images import ImageSet
@@ -97,73 +97,95 @@ class Judged:
 def judge(
     rebuilt: Rebuilt, *, by: Classifier, learned: ImageSet, others: ImageSet, seed: int = 0
 ) -> Judged:
-    """Judge rebuilt images by another net, and by what they lie near to.
+    """Judge rebuilt images by another net, and by what they lie near to; see `Judge`."""
+    return Judge(by=by, learned=learned, others=others, seed=seed)(rebuilt)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Judge:
+    """Judges rebuilt images by another net, and by what they lie near to.
 
     The test is exact, with as many training images and others as there are: where being learned
     means nothing, each way to say which images of a class were learned is as likely as another.
     Several rebuilt images beside one image are that one image's luck, so they count together.
 
-    Args:
-        rebuilt: the images, with the classes aimed at.
+    Attributes:
         by: a net that was trained apart.
         learned: the training images.
         others: images of the same kind that were not learned.
         seed: of the draws of the test.
-
-    Raises:
-        UsageError: of a class aimed at there is no training image, or no other.
     """
-    images = rebuilt.images
-    for label in np.unique(images.labels):
-        for name, part in (("training", learned), ("other", others)):
-            if not (part.labels == label).any():
-                raise UsageError(f"of class {label} there is no {name} image to compare with")
-    said = logits(by, images.images).argmax(1)
-    pixels, nearest = _nearness(images, learned, others, None, seed)
-    dense = isinstance(by, nn.Module) and any(isinstance(m, nn.Linear) for m in by.modules())
-    return Judged(
-        recognised=Rate.of(int((said == images.labels).sum()), len(images)),
-        pixels=pixels,
-        features=_nearness(images, learned, others, by, seed)[0] if dense else None,
-        nearest=nearest,
-    )
 
+    by: Classifier
+    learned: ImageSet
+    others: ImageSet
+    seed: int = 0
+    _features: dict[int, tuple[Singles, ...]] = field(default_factory=dict, init=False)
 
-def _nearness(
-    images: ImageSet, learned: ImageSet, others: ImageSet, by: Any, seed: int
-) -> tuple[Nearness, tuple[int, ...]]:
-    """Compare rebuilt images with those of their classes, in pixels or as the net `by` sees them.
+    def __call__(self, rebuilt: Rebuilt) -> Judged:
+        """Judge images, whose labels are the classes aimed at.
 
-    Also returns the place of the nearest training image of each.
-    """
-    count = len(images)
-    place, share, expected = np.zeros(count, np.int64), np.zeros(count), np.zeros(count)
-    is_learned = np.zeros(count, bool)
-    rng, drawn = np.random.default_rng([seed, 6]), np.zeros(DRAWS, np.int64)
-    for label in np.unique(images.labels):
-        rows = np.flatnonzero(images.labels == label)
-        own, foreign = (np.flatnonzero(part.labels == label) for part in (learned, others))
-        mean = np.asarray(learned.images[own], np.float64).mean(0).round().astype(np.uint8)
-        shown = _seen(np.concatenate([np.asarray(images.images)[rows], mean[None]]), by)
-        to_own = _distances(_seen(learned.images[own], by), shown)  # (rebuilt and the mean, own)
-        to_foreign = _distances(_seen(others.images[foreign], by), shown)
-        place[rows] = own[to_own[:-1].argmin(1)]
-        share[rows] = to_own[:-1].min(1) / max(float(to_own[-1].min()), 1e-9)
-        both = np.concatenate([to_foreign, to_own], 1)[:-1]  # of equals the first: no leak
-        first = both.argmin(1)
-        is_learned[rows] = first >= len(foreign)
-        expected[rows] = len(own) / both.shape[1]
-        drawn += _drawn(np.unique(first, return_counts=True)[1], len(own), both.shape[1], rng)
-    found = int(is_learned.sum())
-    chance, least = ((1 + (drawn >= many).sum()) / (1 + DRAWS) for many in (found, count))
-    near = Nearness(
-        nearer=Rate.of(found, count),
-        expected=float(expected.mean()),
-        chance=float(chance),
-        least_chance=float(least),
-        beside_mean=float(np.median(share)),
-    )
-    return near, tuple(place.tolist())
+        Raises:
+            UsageError: of a class aimed at there is no training image, or no other.
+        """
+        images, net = rebuilt.images, self.by
+        for label in np.unique(images.labels):
+            for name, part in (("training", self.learned), ("other", self.others)):
+                if not (part.labels == label).any():
+                    raise UsageError(f"of class {label} there is no {name} image to compare with")
+        said = logits(net, images.images).argmax(1)
+        dense = isinstance(net, nn.Module) and any(isinstance(m, nn.Linear) for m in net.modules())
+        pixels, nearest = self._nearness(images, None)
+        return Judged(
+            recognised=Rate.of(int((said == images.labels).sum()), len(images)),
+            pixels=pixels,
+            features=self._nearness(images, net)[0] if dense else None,
+            nearest=nearest,
+        )
+
+    def _nearness(self, images: ImageSet, net: Any) -> tuple[Nearness, tuple[int, ...]]:
+        """Compare images with those of their classes, in pixels or as the net sees them.
+
+        Also returns the place of the nearest training image of each.
+        """
+        count = len(images)
+        place, share, expected = np.zeros(count, np.int64), np.zeros(count), np.zeros(count)
+        is_learned = np.zeros(count, bool)
+        rng, drawn = np.random.default_rng([self.seed, 6]), np.zeros(DRAWS, np.int64)
+        for label in np.unique(images.labels):
+            rows = np.flatnonzero(images.labels == label)
+            learned, others, mean = self._of_class(int(label), net)
+            shown = np.concatenate([_seen(np.asarray(images.images)[rows], net), mean])
+            to_learned, to_others = _distances(learned, shown), _distances(others, shown)
+            place[rows] = np.flatnonzero(self.learned.labels == label)[to_learned[:-1].argmin(1)]
+            share[rows] = to_learned[:-1].min(1) / max(float(to_learned[-1].min()), 1e-9)
+            both = np.concatenate([to_others, to_learned], 1)[:-1]  # of equals the first: no leak
+            first, total = both.argmin(1), both.shape[1]
+            is_learned[rows] = first >= len(others)
+            expected[rows] = len(learned) / total
+            drawn += _drawn(np.unique(first, return_counts=True)[1], len(learned), total, rng)
+        found = int(is_learned.sum())
+        chance, least = ((1 + (drawn >= many).sum()) / (1 + DRAWS) for many in (found, count))
+        near = Nearness(
+            nearer=Rate.of(found, count),
+            expected=float(expected.mean()),
+            chance=float(chance),
+            least_chance=float(least),
+            beside_mean=float(np.median(share)),
+        )
+        return near, tuple(place.tolist())
+
+    def _of_class(self, label: int, net: Any) -> tuple[Singles, ...]:
+        """Return training images, others and the mean of the first; features are kept."""
+        if net is not None and label in self._features:
+            return self._features[label]
+        both = self.learned, self.others
+        learned, others = (part.images[np.flatnonzero(part.labels == label)] for part in both)
+        mean = np.asarray(learned, np.float64).mean(0).round().astype(np.uint8)[None]
+        found = tuple(_seen(part, net) for part in (learned, others, mean))
+        if net is not None:
+            self._features[label] = found
+        return found
 
 
 def _drawn(times: Ints, learned: int, total: int, rng: np.random.Generator) -> Ints:
@@ -188,6 +210,6 @@ def _seen(images: Any, by: Any) -> Singles:
     return np.concatenate(parts)
 
 
-def _distances(rows: Singles, points: Singles) -> Floats:
+def _distances(rows: Singles, points: Singles) -> Singles:
     """Return the L2 distances (points, rows)."""
-    return np.stack([np.linalg.norm((rows - one).astype(np.float64), axis=1) for one in points])
+    return np.stack([np.linalg.norm(rows - point, axis=1) for point in points])
