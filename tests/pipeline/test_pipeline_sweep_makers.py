@@ -147,6 +147,12 @@ def test_a_model_that_a_cell_made_is_used_on_images_of_another_shape_than_the_de
     assert swept(text, tmp_path / "out").done == 2
 
 
+def test_a_name_that_is_used_before_its_entry_is_told_where_it_is_made(tmp_path: Path) -> None:
+    used, makes = "{verb: evaluate, model: net}", "{verb: train, as: net, recipe: plain}"
+    with pytest.raises(ConfigError, match=r"'net'.*; cells\[1\] makes 'net' .* before cells\[0\]"):
+        swept(f"cells: [{used}, {makes}]", tmp_path / "out")
+
+
 def test_what_was_made_by_a_stopped_sweep_and_is_gone_is_made_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -54,6 +54,13 @@ def test_the_product_of_all_lists_is_planned_each_cell_once(file: Path) -> None:
         ("fgsm", "fgms", "unknown attack 'fgms'.*fgsm"),
         ("0.1,", ".nan,", "epsilon: 'nan' is no finite number"),
         ("cells:", "cells: {", "cannot be read"),
+        (
+            "limit: 20,",
+            f"limit: {'9' * 5000},",
+            r"'9+\.\.\. in line 5 can be no number .* in quotes",
+        ),
+        ("limit: 20,", "limit: 2020-13-45,", "'2020-13-45' in line 5 can be .* no date"),
+        ("8/255", f"0x{'f' * 5000}", "epsilon = a number of thousands of digits"),
         ("name: tiny", "threads: many", "threads = 'many': must be from 1 to 256"),
         ("name: tiny", "seconds: 1.0e+9", "seconds = 1000000000.0: must be .* at most 1000000"),
     ],

@@ -94,7 +94,7 @@ def from_file(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"configuration {str(path)!r} does not exist") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError) as error:  # no text, no TOML, or a number of thousands of digits
         raise ConfigError(f"configuration {str(path)!r} cannot be read: {error}") from None
 
 

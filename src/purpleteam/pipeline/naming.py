@@ -12,7 +12,7 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
-from purpleteam.core.errors import ModelError
+from purpleteam.core.errors import ConfigError, ModelError, PurpleError
 from purpleteam.core.factory import is_factory
 from purpleteam.core.runfolder import key_of
 from purpleteam.pipeline.engines import OPEN, Engine, Job
@@ -36,6 +36,7 @@ class Naming:
         """Why cells cannot be begun, by key: what they are about ended the process."""
         self.foreign = False
         """Whether code of the user's is run."""
+        self._made = {block.makes: block.place for block in plan.blocks if block.makes}
         self._digests: dict[tuple[Any, ...], Mapping[str, str | None]] = {}
         self._makers: dict[Cell, Job] = {}
         self._beside: Engine | None = None
@@ -95,7 +96,14 @@ class Naming:
             foreign = any(is_factory(str(options.get(name, ""))) for name in (*TAKES, "arch"))
             self.foreign |= foreign
             opened = self._beside_opened if foreign else digests_of
-            self._digests[about] = opened(cell.verb, options)
+            try:
+                self._digests[about] = opened(cell.verb, options)
+            except PurpleError as error:
+                for name in TAKES:
+                    if (place := self._made.get(options.get(name) or "")) is not None:
+                        hint = f"cells[{place}] makes {options[name]!r} and must come before"
+                        raise ConfigError(f"{error}; {hint} cells[{cell.block}]") from None
+                raise
         return self._digests[about]
 
     def _beside_opened(self, verb: str, options: Mapping[str, Any]) -> Mapping[str, str | None]:

@@ -164,7 +164,7 @@ def read_plan(path: Path) -> Plan:
         example = "such as [{verb: attack, model: [standard], epsilon: [0.1, 0.2]}]"
         raise ConfigError(f"{where}: 'cells' must list what is called, {example}")
     if type(threads) is not int or not 1 <= threads <= 256:
-        raise ConfigError(f"{where}: threads = {threads!r}: must be from 1 to 256")
+        raise ConfigError(f"{where}: threads = {_brief(threads)}: must be from 1 to 256")
     seconds = content.get("seconds")
     if seconds is not None and not (type(seconds) in (int, float) and 0 < seconds <= LONGEST):
         wanted = f"must be a number above 0 and at most {LONGEST}"
@@ -187,7 +187,7 @@ def read_plan(path: Path) -> Plan:
     name = content.get("name", path.stem)
     if not isinstance(name, str) or not NAME.fullmatch(name):
         wanted = "must be letters, digits and - _ . in between: it names a folder"
-        raise ConfigError(f"{where}: name = {name!r}: {wanted}")
+        raise ConfigError(f"{where}: name = {_brief(name)}: {wanted}")
     return Plan(name, threads, tuple(read), content, seconds)
 
 
@@ -203,6 +203,14 @@ def _yaml(path: Path) -> Any:
                 place = node.start_mark.line + 1
                 raise yaml.YAMLError(f"{twice!r} stands twice in the entry of line {place}")
             return super().construct_mapping(node, deep)
+
+        def construct_object(self, node: Any, deep: bool = False) -> Any:
+            try:
+                return super().construct_object(node, deep)
+            except ValueError:  # of thousands of digits, or of a 13th month
+                remedy = "can be no number and no date; in quotes it is a text"
+                place = f"{_brief(node.value)} in line {node.start_mark.line + 1}"
+                raise yaml.YAMLError(f"{place} {remedy}") from None
 
     try:
         return yaml.load(path.read_text(encoding="utf-8"), Loader)  # noqa: S506 - a safe one
@@ -311,6 +319,8 @@ def _value(option: Option, item: Any, where: str) -> Any:
             return number(str(item))
         except ConfigError as error:
             raise ConfigError(f"{where}: {str(error)[:200]}") from None
+        except ValueError:
+            raise ConfigError(f"{where} = {_brief(item)}: must be {KINDS[kind]}") from None
     if kind in (int, bool):
         if type(item) is not kind:
             raise ConfigError(f"{where} = {_brief(item)}: must be {KINDS[kind]}")
@@ -323,7 +333,11 @@ def _value(option: Option, item: Any, where: str) -> Any:
 
 
 def _brief(item: Any) -> str:
-    return repr(item)[:60]
+    try:
+        text = repr(item)
+    except ValueError:
+        return "a number of thousands of digits"
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def shortly(value: Any) -> str:
