@@ -297,18 +297,29 @@ def test_of_few_images_a_single_one_counts() -> None:
     assert not more_than(0.05, 2, 40) and more_than(0.05, 3, 40)
 
 
-def reason(found: Rate | Estimate) -> str:
-    return " ".join(doubt.reason for doubt in overstatement(found, {}, 0.1))
+ALL = Rate.of(100, 100)
+
+
+def reason(found: Rate | Estimate, left: Rate = ALL) -> str:
+    return " ".join(doubt.reason for doubt in overstatement(found, {}, 0.1, left))
 
 
 def test_two_points_are_tolerated_on_either_side_and_more_are_told() -> None:
     assert reason(Rate.of(2, 100)) == "" and "overstate" in reason(Rate.of(3, 100))
     low = Estimate(value=-0.02, n=100, low=-0.05, high=0.0, method="t")
     assert reason(low) == "" and "too low" in reason(replace(low, value=-0.021))
+    told = reason(replace(low, value=-0.025, low=-0.06, high=0.01))
+    assert "2.5 points too low (-1.0 to 6.0)" in told
 
 
 def test_too_few_images_are_those_that_leave_ten_points_open() -> None:
     assert reason(Rate.of(0, 36)) == "" and "too few images" in reason(Rate.of(0, 34))
+
+
+def test_no_more_can_fall_than_the_attacks_left_standing() -> None:
+    assert reason(Rate.of(0, 5), left=Rate.of(3, 300)) == ""
+    left = Rate.of(50, 300)
+    assert f"up to {100 * left.high:.0f} points more" in reason(Rate.of(0, 5), left)
 
 
 def test_of_many_images_five_hundred_are_looked_at_and_a_hundred_probed() -> None:

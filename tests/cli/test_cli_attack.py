@@ -67,6 +67,12 @@ def test_what_the_check_broke_is_counted_and_told(purple: Purple) -> None:
     assert f"overstate robust accuracy by {points}" in out and "of the check" in out
 
 
+def test_where_no_image_stands_none_is_said_to_be_breakable(purple: Purple) -> None:
+    out = purple(*ASKED, "--attack", "pgd", "--epsilon", "0.3", "--checked", "5").out
+    assert "robust accuracy  0.00%" in out and "points more" not in out
+    assert "sound: no image is left that a stronger attack could break" in out
+
+
 def test_where_no_attack_is_named_the_time_decides_and_is_told(
     purple: Purple, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -68,3 +68,20 @@ def test_a_run_keeps_the_verdict_of_each_image(purple: Purple, here: Path) -> No
     with np.load(outcomes) as rows:
         assert set(rows["verdicts"]) <= {"verified", "falsified", "unknown"}
         assert len(rows["verdicts"]) == len(rows["margins"]) == 40
+
+
+def test_images_that_are_wrong_as_they_are_are_told_from_those_that_were_turned(
+    purple: Purple, here: Path
+) -> None:
+    prepare(here)
+    asked = ("--model", "brought:build", "--epsilon", "0.01", "--run", "r")
+    found = purple(*ASKED, *asked).json
+    wrong, falsified = found["wrong"], found["counts"]["falsified"]
+    assert wrong == round(40 * (1 - found["clean_accuracy"]["value"])) and 0 < wrong < falsified
+    told = f"{falsified} falsified ({wrong} of them wrong as they are)"
+    assert told in purple(*ASKED[:-1], *asked[:4]).out
+    page = (here / "r" / "report.md").read_text("utf-8").splitlines()
+    start = next(number for number, line in enumerate(page) if "wrong as they are |" in line)
+    head, _, row = page[start : start + 3]
+    place = head.split("|").index(" Of them wrong as they are ")
+    assert row.split("|")[place - 1 : place + 1] == [f" {falsified} ", f" {wrong} "]

@@ -89,6 +89,11 @@ class BallCertificate:
         kinds = (VERIFIED, FALSIFIED, UNKNOWN)
         return {kind: int((self.verdicts == kind).sum()) for kind in kinds}
 
+    @property
+    def wrong(self) -> int:
+        """How many of the falsified are wrong as they are, without a change."""
+        return int((self.decided_by == "clean").sum())
+
     def replayed(self, session: Any, images: ImageSet) -> BallCertificate:
         """Return the certificate without counterexamples that ONNX Runtime does not see err.
 

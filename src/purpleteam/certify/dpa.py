@@ -239,9 +239,13 @@ class PartitionCertificate:
         if changes < 0:
             raise UsageError(f"changes must be at least 0, not {changes}")
         verified = int((self.correct & (self.radius >= changes)).sum())
-        right = int(self.correct.sum())
-        wrong = len(self.labels) - right
-        return {"verified": verified, "falsified": wrong, "unknown": right - verified}
+        unknown = len(self.labels) - self.wrong - verified
+        return {"verified": verified, "falsified": self.wrong, "unknown": unknown}
+
+    @property
+    def wrong(self) -> int:
+        """How many of the falsified are wrong as they are, without a change: all."""
+        return int((~self.correct).sum())
 
     @property
     def part_accuracy(self) -> float:
@@ -274,6 +278,7 @@ class PartitionCertificate:
             "certified_accuracy": self.certified_accuracy(most).to_json(),
             "clean_accuracy": self.clean_accuracy.to_json(),
             "counts": self.counts(most),
+            "wrong": self.wrong,
             "stages": [
                 {"changes": count, "certified_accuracy": self.certified_accuracy(count).to_json()}
                 | self.counts(count)

@@ -60,11 +60,15 @@ class RadiusCertificate:
         """Return how many images are verified, falsified (wrong as they are) and unknown."""
         if not radius >= 0:
             raise UsageError(f"a certified radius is at least 0, not {radius}")
-        answered = np.array([not image.abstained for image in self.images])
-        wrong = int(((self.radius < 0) & answered).sum())
         verified = int((self.radius >= radius).sum())
-        unknown = len(self.images) - verified - wrong
-        return {"verified": verified, "falsified": wrong, "unknown": unknown}
+        unknown = len(self.images) - verified - self.wrong
+        return {"verified": verified, "falsified": self.wrong, "unknown": unknown}
+
+    @cached_property
+    def wrong(self) -> int:
+        """How many of the falsified are wrong as they are, without a change: all."""
+        answered = np.array([not image.abstained for image in self.images])
+        return int(((self.radius < 0) & answered).sum())
 
     @property
     def average_radius(self) -> Estimate:
@@ -85,6 +89,7 @@ class RadiusCertificate:
             "clean_accuracy": self.certified_accuracy(0).to_json(),
             "stages": [at(radius) for radius in sorted({*CURVE, *epsilons})],
             "average_radius": self.average_radius.to_json(),
+            "wrong": self.wrong,
             "abstained": sum(image.abstained for image in self.images),
             "classifier": self.classifier,
             "seconds": self.seconds,

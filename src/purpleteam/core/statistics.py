@@ -232,3 +232,9 @@ def _beta_cdf(x: float, a: float, b: float) -> float:
         if abs(1 - c * d) < 1e-15:
             break
     return front * (fraction - 1)
+
+
+def span(counts: Sequence[int]) -> str:
+    """Return how many each has of several."""
+    low, high = min(counts), max(counts)
+    return f"{low} each" if low == high else f"{low} to {high} each"

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from purpleteam.core.digest import sha256_bytes, sha256_each
 from purpleteam.core.errors import DataError, UsageError, unknown
+from purpleteam.core.statistics import span
 from purpleteam.data.streamed import Images, Streamed, chunks
 
 SPLITS = ("train", "validation", "test")
@@ -157,7 +158,7 @@ class Dataset:
         pairs = zip(self.classes[:LISTED], counts, strict=False)
         listed = ", ".join(f"{name} {count}" for name, count in pairs)
         if rest := counts[LISTED:]:
-            listed += f", {len(rest)} more with {min(rest)} to {max(rest)} each"
+            listed += f", {len(rest)} more with {span(rest)}"
         sizes = ", ".join(f"{name} {len(self.split(name))}" for name in SPLITS)
         which = f"({listed} in {used or 'train'})" + (f"; {used} is used" if used else "")
         if self.whole is None:

@@ -45,7 +45,10 @@ class CertifiedBall(Result):
         rows: list[tuple[str, object]] = [("clean accuracy", percent(told["clean_accuracy"]))]
         for point in told["curve"]:
             epsilon, counts = point["epsilon"], point["counts"]
-            said = ", ".join(f"{count} {kind}" for kind, count in counts.items())
+            told_of = dict.fromkeys(counts, "")
+            if wrong := point["wrong"]:
+                told_of[FALSIFIED] = f" ({wrong} of them wrong as they are)"
+            said = ", ".join(f"{count} {kind}{told_of[kind]}" for kind, count in counts.items())
             rows.append((f"certified in linf {epsilon:g}", percent(point["certified_accuracy"])))
             rows.append(("", said))
         if (bare := told.get("without_ramp")) is not None:
@@ -100,6 +103,7 @@ def ball(
             "epsilon": epsilon,
             "certified_accuracy": one.certified_accuracy.to_json(),
             "counts": one.counts,
+            "wrong": one.wrong,
         }
         for epsilon, one in certificates.items()
     ]
@@ -109,6 +113,7 @@ def ball(
         "clean_accuracy": last.clean_accuracy.to_json(),
         "certified_accuracy": last.certified_accuracy.to_json(),
         "counts": last.counts,
+        "wrong": last.wrong,
         "curve": points,
         "stages": [stage.to_json() for stage in last.stages],
         "seconds": round(sum(s.seconds for c in certificates.values() for s in c.stages), 2),
@@ -179,6 +184,7 @@ def _records(
             records.append(measured(name="clean_accuracy", value=proved.clean_accuracy, how=how))
         detail = {
             "counts": proved.counts,
+            "wrong": proved.wrong,
             "stages": [_without_clock(stage) for stage in proved.stages],
             "attacked": attacked if epsilon == max(certificates) else 0,
         }

@@ -104,7 +104,7 @@ def _attacked(
     facts = proved.to_json(epsilons) | {"attacked": tried}
     cost = {"cpu_seconds": proved.seconds}
     measured = partial(Measurement, subject=about, seed=subject.seed, cost=cost)
-    detail = {key: facts[key] for key in ("average_radius", "abstained", "attacked")}
+    detail = {key: facts[key] for key in ("average_radius", "abstained", "attacked", "wrong")}
     records = [measured(name="clean_accuracy", value=proved.certified_accuracy(0), how=how)]
     records += [
         measured(

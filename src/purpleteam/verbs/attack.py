@@ -72,11 +72,8 @@ class Attacked(Result):
         if len(values["curve"]) > 1:
             points = [(f"{p['epsilon']:g}", percent(p["robust_accuracy"])) for p in values["curve"]]
             lines += table(points)
-        stronger = ""
-        if sound["verdict"] == "sound" and (by := sound["overstates"]) is not None:
-            more, low, high = (100 * by[end] for end in ("value", "low", "high"))
-            stronger = f": stronger attacks break {more:.1f} points more ({low:.1f} to {high:.1f})"
-        lines += [f"robust accuracy  {robust}", f"soundness        {sound['verdict']}{stronger}"]
+        held = self._held() if sound["verdict"] == "sound" else ""
+        lines += [f"robust accuracy  {robust}", f"soundness        {sound['verdict']}{held}"]
         lines += [f"- {reason}" for reason in sound["reasons"]]
         if sound["cost"]:
             made, check = (
@@ -100,6 +97,26 @@ class Attacked(Result):
             absent = crossed["absent"].items()
             lines += [f"not compared: {name}: {reason}" for name, reason in absent]
         return lines
+
+    def _held(self) -> str:
+        """Return what became of a sound number when it was checked."""
+        from purpleteam.core.statistics import Rate
+
+        by, left = self.soundness.overstates, self.evaluation.attacks[-1].survived
+        if by is None:
+            return ""
+        more, low, high = (
+            100 * end for end in (by.value, by.low, max(by.value, min(by.high, left.high)))
+        )
+        if not isinstance(by, Rate):  # the same examples, of which other draws were asked
+            word = "lower" if more >= 0 else "higher"
+            more, low, high = (more, low, high) if more >= 0 else (-more, -high, -low)
+            return (
+                f": asked again, the number is {more:.1f} points {word} ({low:.1f} to {high:.1f})"
+            )
+        if by.value == self.robust_accuracy.value == 0:
+            return ": no image is left that a stronger attack could break"
+        return f": stronger attacks break {more:.1f} points more ({low:.1f} to {high:.1f})"
 
 
 def listed(given: Any) -> list[Any]:

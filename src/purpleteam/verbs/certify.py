@@ -154,7 +154,7 @@ def _partitions(
             name="certified_accuracy",
             value=certificate.certified_accuracy(count),
             how=made | {"epsilon": count},
-            detail={"counts": certificate.counts(count)},
+            detail={"counts": certificate.counts(count), "wrong": certificate.wrong},
             **common,
         )
         for count in sorted(set(asked))

@@ -95,7 +95,8 @@ def soundness_of(
             overstates = redrawn(case)
     if overstates is not None:
         by = Counter(name for name, _ in case.examples.values())
-        doubts = [*overstatement(overstates, by, case.epsilon), *doubts]
+        left = case.final.robust_accuracy
+        doubts = [*overstatement(overstates, by, case.epsilon, left), *doubts]
     if not case.final.robust.any():
         doubts = [doubt for doubt in doubts if doubt.direction != "too_high"]
     doubts.sort(key=lambda doubt: doubt.level == "weak")  # the gravest first
@@ -112,13 +113,17 @@ def soundness_of(
 
 
 def overstatement(
-    overstates: Rate | Estimate, by: Mapping[str, int], epsilon: float
+    overstates: Rate | Estimate, by: Mapping[str, int], epsilon: float, left: Rate
 ) -> Iterator[Doubt]:
-    """Yield the doubt of a number that is too high or too low; `by` counts what fell to what."""
-    points, low, high = (100 * abs(v) for v in (overstates.value, overstates.low, overstates.high))
+    """Yield the doubt of a number that is too high or too low.
+
+    `by` counts what fell to what; no more can fall than is `left` standing by the attacks.
+    """
+    high = max(overstates.value, min(overstates.high, left.high))
+    points, least, most = (100 * end for end in (overstates.value, overstates.low, high))
     if overstates.value < -TOLERATED:
         reason = (
-            f"the number is {points:.1f} points too low ({high:.1f} to {low:.1f}): "
+            f"the number is {-points:.1f} points too low ({-most:.1f} to {-least:.1f}): "
             "asked again, the model is right on examples that were counted"
         )
         yield Doubt("weak", reason, "too_low")
@@ -126,13 +131,13 @@ def overstatement(
         how = ", ".join(f"{name} {count}" for name, count in by.items())
         reason = (
             f"at epsilon {epsilon:g} the attacks overstate robust accuracy by {points:.1f} points "
-            f"({low:.1f} to {high:.1f}): of {overstates.n} images, the check broke more ({how})"
+            f"({least:.1f} to {most:.1f}): of {overstates.n} images, the check broke more ({how})"
         )
         yield Doubt("weak", reason)
-    elif overstates.high > VAGUE:
+    elif high > VAGUE:
         reason = (
             f"too few images to call it sound: of {overstates.n} looked at, the check's attacks "
-            f"may still break up to {high:.0f} points more"
+            f"may still break up to {most:.0f} points more"
         )
         yield Doubt("weak", reason)
 

@@ -22,6 +22,8 @@ from purpleteam.report.figures import Series, curves
 from purpleteam.report.numbers import heading, number_of, of_epsilon, radius
 from purpleteam.report.view import DASH, Figure, Given, Inline, Table, row
 
+WRONG = "Of them wrong as they are"  # earlier runs do not tell
+
 
 def _over_epsilon(evidence: Evidence) -> Iterator[Figure]:
     """Return a figure for each model: clean, attacked and certified accuracy over epsilon."""
@@ -98,7 +100,7 @@ def _stages(evidence: Evidence) -> Iterator[Table]:
 def _count(kind: str) -> Column:
     def cell(_: Evidence, record: Measurement) -> Inline:
         counts = record.detail.get("counts")
-        told = counts.get(kind) if isinstance(counts, Mapping) else None
+        told = {**record.detail, **(counts if isinstance(counts, Mapping) else {})}.get(kind)
         return DASH if told is None else Given(str(told), record.id)
 
     return cell
@@ -139,17 +141,20 @@ CHAPTER = Chapter(
                 **without_ramp("certified_accuracy", "epsilon"),
                 "Verified": _count("verified"),
                 "Falsified": _count("falsified"),
+                WRONG: _count("wrong"),
                 "Unknown": _count("unknown"),
             },
             order=lambda record: (str(record.how.get("method")), epsilon_of(record)),
-            optional=(RAMPLESS,),
+            optional=(RAMPLESS, WRONG),
         ),
         _stages,
         checks("Checks of the certificates", "certify", "certificate"),
     ),
     means="Bounds propagate the whole ball through the net: an image is verified when no image "
     "within the radius is classified otherwise, falsified when one is and is shown, unknown when "
-    "neither was reached. A Lipschitz bound says how far scores move at most. Randomized smoothing "
+    "neither was reached. An image that is wrong as it is, without a change, is among the "
+    "falsified, and is counted beside them: no attack was needed. A Lipschitz bound says how far "
+    "scores move at most. Randomized smoothing "
     "certifies another classifier, the model's vote under noise, and each of its certificates may "
     "fail with a small stated probability. Deep Partition Aggregation trains many small "
     "networks, each on a part of the training set that the images' content alone decides, and lets "

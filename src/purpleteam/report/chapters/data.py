@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from purpleteam.core.metrics import METRICS
 from purpleteam.core.records import Measurement
 from purpleteam.core.schema import DATASET
+from purpleteam.core.statistics import span
 from purpleteam.report.blocks import checks, galleries
 from purpleteam.report.chapter import CHAPTERS, Chapter
 from purpleteam.report.collect import Evidence
@@ -27,7 +28,7 @@ def _images(evidence: Evidence) -> Iterator[Table]:
                 counts = list(facts.get("per_class") or ())
                 each = ", ".join(map(str, counts[:LISTED])) or DASH
                 if rest := counts[LISTED:]:
-                    each += f", and {grouped(len(rest))} more with {min(rest)} to {max(rest)} each"
+                    each += f", and {grouped(len(rest))} more with {span(rest)}"
                 cells = (Given(text, note.id) for text in (str(facts.get("n", DASH)), each))
                 rows.append(row(name, *cells, record=note.id))
         size = " by ".join(str(note.facts.get(key, "?")) for key in ("height", "width", "channels"))
