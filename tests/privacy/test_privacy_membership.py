@@ -194,6 +194,11 @@ def test_what_was_trained_is_not_trained_again(tmp_path: Any) -> None:
     again = train_shadows(POOL, one, count=4, seed=0, folder=tmp_path)
     assert trained == [0, 1, 2, 3]
     assert np.array_equal(first.scores, again.scores[:2])
+    file = next(tmp_path.iterdir())
+    file.write_bytes(file.read_bytes()[:-1] + b"?")  # a flipped byte of the scores
+    trained.clear()
+    again = train_shadows(POOL, one, count=4, seed=0, folder=tmp_path)
+    assert len(trained) == 1 and np.array_equal(first.scores, again.scores[:2])
     short = train_shadows(POOL, one, count=8, seed=3, budget_seconds=0)
     assert len(short) == 2
 

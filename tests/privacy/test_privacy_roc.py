@@ -67,6 +67,23 @@ def test_a_coin_has_no_advantage_though_its_best_threshold_has() -> None:
     assert np.mean([value.low <= 0 <= value.high for value in values]) > 0.9
 
 
+@given(CASES, st.floats(0.05, 0.5))
+def test_the_bounds_hold_the_rate_and_widen_with_fewer_others(
+    rows: list[tuple[int, bool]], rate: float
+) -> None:
+    roc = Roc.of(*split(rows))
+    low, high = roc.bounds_at(rate)
+    assert 0 <= low <= high <= 1
+    if (found := roc.tpr_at(rate)) is not None:
+        assert low <= found.value <= high
+
+
+def test_the_bounds_of_a_coin_hold_its_rate_though_the_threshold_is_chosen() -> None:
+    rng, member = np.random.default_rng(0), np.arange(400) < 200
+    bounds = [Roc.of(rng.normal(size=400), member).bounds_at(0.05) for _ in range(200)]
+    assert np.mean([low <= 0.05 <= high for low, high in bounds]) >= 0.95
+
+
 def test_an_image_without_an_answer_is_recognised_last() -> None:
     scores, member = np.array([np.nan, 1.0, 0.0, -5.0]), np.array([True, True, False, False])
     assert Roc.of(scores, member).auc().value == 0.5

@@ -28,6 +28,18 @@ def _measured(target: Target, name: str) -> list[Measurement]:
     return [row for row in found if row.subject["model"] in models]
 
 
+def _upper_end(record: Measurement) -> float:
+    """Return the upper end of a rate, of where its threshold lies too where that is known."""
+    bounds = record.detail.get("bounds", {})
+    return max(float(bounds.get("high", 0.0)), _rate(record).high)
+
+
+def _rate(record: Measurement) -> Rate:
+    if not isinstance(record.value, Rate):
+        raise TypeError(f"{record.id} is no rate")
+    return record.value
+
+
 def _inputs(records: list[Measurement]) -> dict[str, str]:
     return {record.id: str(record.subject["model"]) for record in records}
 
@@ -50,13 +62,15 @@ class Membership(Check):
         ]
         if not found:
             raise Absent("no membership inference at one false alarm in a hundred was recorded")
-        worst = max(found, key=lambda record: record.value.high)  # type: ignore[union-attr]
+        worst = max(found, key=_upper_end)
         shadowed = any(record.how.get("shadows") for record in found)
         trusted = all(record.detail.get("trusted", True) for record in found)
         message = "" if shadowed else "no attack compared with shadow models"
         if not trusted:
             message = "members and others come from sets that differ without any training"
-        high = worst.value.high  # type: ignore[union-attr]
+        high = _upper_end(worst)
+        if not message and high > MEMBERSHIP_CEILING >= _rate(worst).value:
+            message = "too few images to tell: what was found is less than that"
         return Outcome(
             passed=shadowed and trusted and high <= MEMBERSHIP_CEILING,
             measured={"upper_end": round(high, 4), "attack": worst.how.get("attack")},
@@ -83,8 +97,8 @@ class Copy(Check):
         found = _measured(target, "copy_agreement")
         if not found:
             raise Absent("no copy of the model was tried")
-        best = max(found, key=lambda record: record.value.high)  # type: ignore[union-attr]
-        high = best.value.high  # type: ignore[union-attr]
+        best = max(found, key=lambda record: _rate(record).high)
+        high = _rate(best).high
         return Outcome(
             passed=high < COPY_CEILING,
             measured={"upper_end": round(high, 4), "queries": best.how.get("queries")},

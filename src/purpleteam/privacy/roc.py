@@ -5,6 +5,7 @@ arXiv:2112.03570), each with its interval; none is averaged over all images alon
 """
 
 import math
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -12,7 +13,7 @@ import numpy as np
 
 from purpleteam.core.arrays import Bools, Floats, Ints
 from purpleteam.core.errors import UsageError
-from purpleteam.core.statistics import Estimate, Rate, Z, difference
+from purpleteam.core.statistics import Estimate, Rate, Z, difference, fraction_interval
 
 POINTS = 120  # most points of a curve that is kept
 FEW = 1e-4  # false-positive rate at which a kept curve begins
@@ -68,6 +69,22 @@ class Roc:
         _, found, wrong = self.steps()
         fitting = np.flatnonzero(wrong <= allowed)
         return Rate.of(int(found[fitting[-1]]) if len(fitting) else 0, self.members)
+
+    def bounds_at(self, rate: float) -> tuple[float, float]:
+        """Return between what the rate of members found lies, at that rate of all other images.
+
+        The interval of `tpr_at` takes its threshold as given, which hangs on the few others above
+        it. This one counts both: its low end is that of a threshold whose rate is surely at most
+        `rate`, its high end that of one whose rate is surely no less, by Clopper and Pearson.
+        """
+        _, found, wrong = self.steps()
+        counts, others = range(self.others + 1), self.others
+        enough = bisect_left(counts, rate, key=lambda few: fraction_interval(few, others)[0])
+        safe = bisect_right(counts, rate, key=lambda few: fraction_interval(few, others)[1]) - 1
+        above, below = np.flatnonzero(wrong >= enough), np.flatnonzero(wrong <= safe)
+        high = Rate.of(int(found[above[0]]), self.members).high if len(above) else 1.0
+        low = Rate.of(int(found[below[-1]]), self.members).low if len(below) else 0.0
+        return low, high
 
     def auc(self) -> Estimate:
         """Return the chance that a member scores higher than another image; a tie is half of one.

@@ -15,7 +15,7 @@ from safetensors.numpy import save
 from torch import nn
 
 from purpleteam.core.arrays import Bools, Ints, Singles
-from purpleteam.core.digest import canonical_json, short_id
+from purpleteam.core.digest import canonical_json, sha256_bytes, short_id
 from purpleteam.core.errors import UsageError
 from purpleteam.core.progress import SILENT, Progress
 from purpleteam.data.images import ImageSet
@@ -149,7 +149,9 @@ def train_shadows(
                 if path:
                     path.parent.mkdir(parents=True, exist_ok=True)
                     fresh = path.with_suffix(".tmp")
-                    fresh.write_bytes(save({"scores": scores}))
+                    fresh.write_bytes(
+                        save({"scores": scores}, {"digest": sha256_bytes(scores.tobytes())})
+                    )
                     fresh.replace(path)
             answers.append(scores)
             task.advance(1)
@@ -162,6 +164,7 @@ def _read(path: Path) -> Singles | None:
     try:
         with safe_open(path, framework="np") as file:
             scores: Singles = file.get_tensor("scores")
-            return scores
+            told = (file.metadata() or {}).get("digest")
+            return scores if told == sha256_bytes(scores.tobytes()) else None
     except (OSError, SafetensorError):
         return None

@@ -16,7 +16,7 @@ from purpleteam.privacy.shadows import Pool
 from purpleteam.verbs._shadows import Training, shadows_of
 from purpleteam.verbs._subject import Subject
 
-FALSE_POSITIVES = (0.001, 0.01)
+FALSE_POSITIVES, ENDS = (0.001, 0.01), ("low", "high")
 KEPT = ("members", "others", "curve", "gap", "power", "trusted", "doubt")
 """What of an attack's answer stands in its record beside the numbers."""
 
@@ -87,7 +87,10 @@ def _records(
                         name="membership_rate",
                         value=recognised,
                         how=how | {"false_positive_rate": rate},
-                        detail={"trusted": not row.doubt},
+                        detail={
+                            "trusted": not row.doubt,
+                            "bounds": dict(zip(ENDS, roc.bounds_at(rate), strict=True)),
+                        },
                         **common,
                     )
                 )

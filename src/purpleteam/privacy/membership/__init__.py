@@ -46,7 +46,9 @@ class Evidence:
     seed: int = 0
 
     def first(self, count: int) -> "Evidence":
-        """Return the same of the first images."""
+        """Return the same of the first images; what was asked about all is kept for all."""
+        if count >= len(self.images):
+            return self
         return replace(
             self,
             images=self.images.first(count),
