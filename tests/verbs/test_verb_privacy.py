@@ -84,7 +84,7 @@ class LabelsOnly(nn.Module):
 @pytest.mark.parametrize(
     ("options", "why"),
     [
-        ({"attack": "nosuch"}, "unknown attack 'nosuch'; known: bavaria"),
+        ({"attack": "nosuch"}, "unknown attack 'nosuch'; known: audit, bavaria"),
         ({"attack": "lira:shift=2"}, "attack lira: unknown key 'shift'"),
         ({"shadows": 5}, "shadow models must be an even number from 2, not 5"),
         ({"attack": "label_only", "queries": 10}, "asks 25 questions about each image: 10 are too"),
