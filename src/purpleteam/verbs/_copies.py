@@ -26,6 +26,7 @@ ASKED = 1000  # questions, where nobody says how many
 def copied(
     subject: Subject,
     strategies: Sequence[Strategy],
+    arch: str | None,
     queries: int | None,
     gives: Gives,
 ) -> tuple[list[Extraction], list[Record], list[str]]:
@@ -37,7 +38,7 @@ def copied(
             "ask; put some into validation/<class>/"
         )
     budgets = [count for count in BUDGETS if count <= most] or [most]
-    arch = usual_architecture(subject.shape)  # nobody tells an adversary what net the model is
+    arch = arch or usual_architecture(subject.shape)  # nobody tells what net the model is
     plan, found, records = RECIPES["plain"](), list[Extraction](), list[Record]()
     answers: tuple[Gives, ...] = ("scores", "labels") if gives == "scores" else ("labels",)
     for strategy in strategies:

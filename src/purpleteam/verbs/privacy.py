@@ -171,7 +171,7 @@ def privacy(
         notes += [*guessed, *said]
         values["membership"] = [row.to_json() for row in found]
     if attacks := asked[id(EXTRACTIONS)]:
-        copies, more, said = copied(subject, attacks, queries, gives)
+        copies, more, said = copied(subject, attacks, arch, queries, gives)
         records += more
         notes += said
         values["copies"] = [row.to_json() for row in copies]

@@ -35,6 +35,8 @@ def _given_away(run: Run, model: LoadedModel, what: str, attacks: list[str]) -> 
     asked, seed = run.config.privacy, run.config.seed
     options: dict[str, Any] = {"attack": attacks, "shadows": asked.shadows}
     options |= {"epochs": asked.epochs, "queries": asked.queries}
+    if run.config.models.use is None:  # what nets are trained here, copies and shadow models too
+        options |= {"arch": run.config.architecture}
 
     def measure() -> Sequence[Record]:
         doing = run.doing | {"seed": seed}
