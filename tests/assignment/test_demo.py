@@ -116,7 +116,8 @@ def test_the_planted_backdoor_is_found_and_drawn(
         facts = scans[name, "poisoned-badnets"]
         assert facts["backdoored"] and facts["target_label"] == 7
     assert scans["model-scan", "baseline"]["backdoored"] is False
-    ranked = [one for one in records if isinstance(one, Measurement) and "auroc" in one.name]
+    measured = [one for one in records if isinstance(one, Measurement)]
+    ranked = [one for one in measured if one.name == "detector_auroc"]
     assert {one.how["detector"] for one in ranked} == {"combined"}  # the search alone, for time
     assert (purple.here / answer["run"] / "images/poisoned-badnets-0-recovered.png").is_file()
 

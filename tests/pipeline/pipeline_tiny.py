@@ -51,6 +51,9 @@ recipes = ["pgd"]
 epochs = 2
 options = {{ pgd = {{ steps = 2, validation_images = 20 }} }}
 
+[privacy]
+attacks = ["loss"]
+
 [scan]
 paths = ["{folder}/code"]
 """

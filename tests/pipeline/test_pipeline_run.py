@@ -93,6 +93,8 @@ def test_every_check_ran_with_a_control_that_failed_and_every_threat_has_a_statu
     # This run asks for no scan, and its app speaks plain HTTP to this machine alone. Of some
     # packages of the lab no advisory tells.
     unverified = {"packages.advisories"}
+    # Its images are too few for one false alarm in a hundred; nothing is copied or private.
+    unverified |= {"privacy.membership", "privacy.copy", "privacy.budget"}
     assert skipped == {"data.poison-search", "model.backdoor-scan", "web.tls"} | unverified
     assert all(one.verdict in ("pass", "fail", "skipped") for one in checks), [
         (one.check, one.verdict, one.message) for one in checks

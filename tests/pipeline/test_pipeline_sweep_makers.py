@@ -85,7 +85,7 @@ def test_a_made_file_that_is_damaged_is_made_again_alone(whole: Swept, tmp_path:
 
 
 def test_what_needs_a_cell_that_failed_fails_with_it_and_others_go_on(tmp_path: Path) -> None:
-    broken = SWEEP.replace('"plain:epochs=1", seed: [0, 1]', '"plain:batch_size=0", seed: 0')
+    broken = SWEEP.replace('"plain:epochs=1", seed: [0, 1]', '"plain:learning_rate=1e30", seed: 0')
     told: list[str] = []
     done = swept(broken, tmp_path / "out", told=told.append)
     assert (done.cells, done.done) == (5, 3)
