@@ -191,12 +191,13 @@ def inversion(data: Dataset) -> None:
     net = build(NET, SHAPE, 10, seed=1000)
     by = train(net, few, data.validation, RECIPES["plain"](), seed=1000).module
     told = Judge(by=by, learned=data.train, others=data.test, seed=SEED)
+    judge = {"net": NET, "learned": len(few), "clean_accuracy": rate(correct(by, data.test))}
+    facts = {"judge": judge, "learned": len(data.train), "others": len(data.test)}
     classes, sheet = [n % 10 for n in range(IMAGES)], list[Pixels]()
-    rows: dict[str, Any] = {}
     row: dict[str, Any]
     for name, made in controls(data).items():
         row = {"model_name": "control", "attack": name, "prior": "", **said(told(made), made)}
-        rows[f"control/{name}"] = row
+        keep("inversion", {f"control/{name}": row}, **facts)
         print(name, row["verdict"], flush=True)
     for model in MODELS:
         target = load(model)
@@ -210,14 +211,10 @@ def inversion(data: Dataset) -> None:
                 row = {"model": target.digest, "model_name": model, "attack": attack.name}
                 row |= {"prior": prior, **said(judged, made)}
                 row["cpu_seconds"] = round(time.process_time() - started, 1)
-                rows[f"{model}/{attack.name}/{prior}"] = row
+                keep("inversion", {f"{model}/{attack.name}/{prior}": row}, **facts)
                 print(model, attack.name, prior, judged.verdict, judged.recognised, flush=True)
                 if isinstance(attack, Gradient):
                     sheet += shown(made, judged, data.train, last=prior == PRIORS[-1])
-    facts = {
-        "judge": {"net": NET, "learned": len(few), "clean_accuracy": rate(correct(by, data.test))}
-    }
-    keep("inversion", rows, learned=len(data.train), others=len(data.test), **facts)
     write_png(SHEET, np.concatenate(sheet))
 
 
