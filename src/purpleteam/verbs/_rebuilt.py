@@ -20,7 +20,7 @@ from purpleteam.verbs._membership import spelled
 from purpleteam.verbs._shadows import Training
 from purpleteam.verbs._subject import Subject
 
-IMAGES = 20  # rebuilt images: a sign test needs some
+IMAGES = 20  # rebuilt images: the test of a leak needs some
 JUDGE_LEARNS = 10_000  # training images at most
 APART = 1000  # what is added to the seed of the net that judges
 
