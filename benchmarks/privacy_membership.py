@@ -109,9 +109,8 @@ def membership(data: Dataset, asked: argparse.Namespace) -> dict[str, Any]:
             images=pool, ask=ask, shadows=shadows.scores, inside=shadows.inside, seed=seed
         )
         wanted = MEMBERSHIP if answers == "scores" else ("loss", "rmia", "label_only")
-        told[answers] = [
-            row.to_json() for row in measure(evidence, member, [MEMBERSHIP[n]() for n in wanted])
-        ]
+        attacks = [MEMBERSHIP[name]() for name in wanted]
+        told[answers] = [_numbers(row.to_json()) for row in measure(evidence, member, attacks)]
     right = correct(target, data.test)
     scores = logits(target, pool.images)
     return {
@@ -128,6 +127,11 @@ def membership(data: Dataset, asked: argparse.Namespace) -> dict[str, Any]:
         "answers": told,
         **({"peers": peers(asked.peers, scores, labels, member)} if asked.peers else {}),
     }
+
+
+def _numbers(told: dict[str, Any]) -> dict[str, Any]:
+    """Return what an attack found without its curve, which no table shows."""
+    return {name: value for name, value in told.items() if name != "curve"}
 
 
 def _rate(right: Any) -> dict[str, Any]:
@@ -189,7 +193,8 @@ def peers(
     told: dict[str, Any] = {}
     for kind, found in json.loads(done.stdout.splitlines()[-1]).items():
         roc = Roc.of(np.array(found["scores"])[~half], member[~half])
-        told[f"art:{kind}"] = {**roc.to_json(), "cpu_seconds": round(found["cpu_seconds"], 2)}
+        told[f"art:{kind}"] = _numbers(roc.to_json())
+        told[f"art:{kind}"]["cpu_seconds"] = round(found["cpu_seconds"], 2)
     return told
 
 

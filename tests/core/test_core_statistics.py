@@ -13,6 +13,7 @@ from purpleteam.core.statistics import (
     Counts,
     Estimate,
     Rate,
+    difference,
     mean,
     mean_over_seeds,
     paired_difference,
@@ -120,6 +121,15 @@ def test_a_paired_difference_has_the_published_interval(table, low, high):
 
 
 tables = st.tuples(*[st.integers(0, 60)] * 4).filter(any)
+
+
+def test_a_difference_of_two_groups_has_the_published_interval():
+    found = difference(Rate.of(56, 70), Rate.of(48, 80))  # Newcombe 1998, 17:873, table II, (a)
+    assert (found.value, found.n) == (pytest.approx(0.2), 150)
+    assert (found.low, found.high) == (
+        pytest.approx(0.0524, abs=1e-4),
+        pytest.approx(0.3339, abs=1e-4),
+    )
 
 
 @given(tables)

@@ -17,8 +17,8 @@ from purpleteam.data.images import ImageSet
 from purpleteam.models.devices import to_batch
 from purpleteam.models.inference import logits
 from purpleteam.privacy.membership import MEMBERSHIP, Evidence, lead_of
-from purpleteam.privacy.membership.label_only import moved
 from purpleteam.privacy.membership.measure import Membership, measure
+from purpleteam.privacy.questions import moved
 from purpleteam.privacy.shadows import Pool, Shadows, halves, train_shadows
 
 SHADOWED = [name for name in MEMBERSHIP if MEMBERSHIP[name].needs_shadows]

@@ -61,6 +61,16 @@ def test_a_higher_value_is_drawn_higher() -> None:
     assert x1 < x2 and y1 < y2
 
 
+def test_each_power_of_ten_takes_as_much_room_where_axes_are_logarithmic() -> None:
+    points = {10.0**-n: number(10.0**-n, 10.0**-n, 10.0**-n) for n in (3, 2, 1, 0)}
+    series = [Series(label="a", points=points, colour=0)]
+    svg = curves("t", "d", series, x_label="", y_label="", decades=3)
+    line = re.findall(r'<polyline points="([^"]*)"', svg)[0]
+    places = [tuple(map(float, pair.split(","))) for pair in line.split()]
+    steps = {(round(b[0] - a[0]), round(b[1] - a[1])) for a, b in pairwise(places)}
+    assert len(steps) == 1
+
+
 def test_an_interval_without_an_end_is_drawn_to_the_end_of_the_drawing() -> None:
     endless = {0.0: number(2.0, 1.0, 3.0), 1.0: number(2.5, -math.inf, math.inf)}
     series = [Series(label="loss", points=endless, colour=1)]

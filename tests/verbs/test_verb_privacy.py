@@ -15,6 +15,7 @@ from purpleteam.core.records import Measurement
 from purpleteam.core.runfolder import RunFolder
 from purpleteam.data.images import Dataset
 from purpleteam.data.sources.digits import load_digits
+from purpleteam.verbs.privacy import USUAL
 
 DIGITS = load_digits()
 FEW = Dataset(
@@ -64,12 +65,16 @@ def test_what_the_model_learned_is_guessed_aloud_where_no_card_says_it() -> None
     assert found.values["shadow_models"]["arch"] == "small_cnn"
 
 
-def test_shadow_models_are_trained_as_the_model_was(stored: str) -> None:
+def test_shadow_models_are_trained_as_the_model_was_and_leave_no_file(
+    stored: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     told = verbs.privacy(stored, FEW, attack="lira", shadows=2).values["shadow_models"]
     assert (told["arch"], told["recipe"]["name"], told["recipe"]["epochs"]) == (
         *("small_cnn", "plain"),
         2,
     )
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
 class LabelsOnly(nn.Module):
@@ -87,7 +92,10 @@ class LabelsOnly(nn.Module):
         ({"attack": "nosuch"}, "unknown attack 'nosuch'; known: audit, bavaria"),
         ({"attack": "lira:shift=2"}, "attack lira: unknown key 'shift'"),
         ({"shadows": 5}, "shadow models must be an even number from 2, not 5"),
-        ({"attack": "label_only", "queries": 10}, "asks 25 questions about each image: 10 are too"),
+        (
+            {"attack": "label_only", "queries": 10},
+            "label_only: it asks 25 questions about each image, so 10",
+        ),
     ],
 )
 def test_what_cannot_work_is_refused_in_a_line(
@@ -95,6 +103,15 @@ def test_what_cannot_work_is_refused_in_a_line(
 ) -> None:
     with pytest.raises(PurpleError, match=why):
         verbs.privacy(stored, FEW, **options)
+
+
+def test_what_cannot_be_tried_is_refused_by_name_and_else_left_out_aloud() -> None:
+    with pytest.raises(UsageError, match="lira: model 'LabelsOnly' gives labels only"):
+        verbs.privacy(LabelsOnly(), FEW, attack="lira")
+    found = verbs.privacy(LabelsOnly(), FEW, queries=30, arch="small_cnn")
+    told = [note.partition(" is not tried: ")[0] for note in found.notes if "not tried" in note]
+    assert told == [*USUAL[:6], "inversion_gradient"]
+    assert [row.answers for row in found.copies] == ["labels"]
 
 
 def test_a_set_without_images_that_were_not_learned_is_refused(stored: str) -> None:

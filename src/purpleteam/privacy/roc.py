@@ -15,6 +15,8 @@ from purpleteam.core.arrays import Bools, Floats, Ints
 from purpleteam.core.errors import UsageError
 from purpleteam.core.statistics import Estimate, Rate, Z, difference, fraction_interval
 
+FALSE_POSITIVES = (0.001, 0.01)
+"""The rates at which members found are counted."""
 POINTS = 120  # most points of a curve that is kept
 FEW = 1e-4  # false-positive rate at which a kept curve begins
 
@@ -135,7 +137,7 @@ class Roc:
 
     def to_json(self) -> dict[str, Any]:
         """Return the numbers and the curve."""
-        told = {f"{rate:g}": self.tpr_at(rate) for rate in (0.001, 0.01)}
+        told = {f"{rate:g}": self.tpr_at(rate) for rate in FALSE_POSITIVES}
         return {
             "tpr_at": {rate: value and value.to_json() for rate, value in told.items()},
             "auroc": self.auc().to_json(),

@@ -6,6 +6,7 @@ what they answer on it tells how a model answers that has, and that has not, lea
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from safetensors.numpy import save
 from torch import nn
 
 from purpleteam.core.arrays import Bools, Ints, Singles
-from purpleteam.core.digest import canonical_json, sha256_bytes, short_id
+from purpleteam.core.digest import sha256_bytes
 from purpleteam.core.errors import UsageError
 from purpleteam.core.progress import SILENT, Progress
 from purpleteam.data.images import ImageSet
@@ -89,14 +90,19 @@ class Shadows:
         return len(self.scores)
 
 
+def check_count(count: int) -> None:
+    """Refuse a number of shadow models that are no pairs."""
+    if count < LEAST or count % 2:
+        raise UsageError(f"shadow models must be an even number from {LEAST}, not {count}")
+
+
 def halves(images: int, count: int, seed: int) -> Bools:
     """Return (count, images): which images each of an even number of shadow models learns.
 
     Each image is learned by exactly half of them, and each pair of them halves the images at
     random, a function of the numbers alone.
     """
-    if count < LEAST or count % 2:
-        raise UsageError(f"shadow models must be an even number from {LEAST}, not {count}")
+    check_count(count)
     rng = np.random.default_rng([seed, 3])
     inside = np.zeros((count, images), bool)
     for pair in range(count // 2):
@@ -111,7 +117,6 @@ def train_shadows(
     *,
     count: int,
     seed: int,
-    identity: object = None,
     folder: Path | None = None,
     budget_seconds: float | None = None,
     progress: Progress = SILENT,
@@ -123,14 +128,13 @@ def train_shadows(
         train_one: trains a new net on a half, with the seed of its number.
         count: an even number of them, each two of which learn two halves.
         seed: of the halves and of the trainings.
-        identity: what the trainings hang on beside, as JSON has it; names the files.
-        folder: where answers are kept, a file each, so that what is there is not done again.
+        folder: where answers are kept, a file each, so that what is there is not done again; it
+            must be of these very trainings.
         budget_seconds: stop before a pair that would, as long as the last, go beyond it; one pair
             is trained in any case.
         progress: where to report.
     """
     inside, started = halves(len(pool), count, seed), time.perf_counter()
-    facts = canonical_json([identity, pool.digest, seed])
     answers: list[Singles] = []
     with progress.task("shadow models", count) as task:
         for number in range(count):
@@ -139,24 +143,26 @@ def train_shadows(
                 last = 2 * (begun - started) / number
                 if begun - started + last > budget_seconds:
                     break
-            path = (
-                folder and folder / f"{short_id('shadow', {'of': facts, 'n': number})}.safetensors"
-            )
-            scores = _read(path) if path else None
+            path = None if folder is None else folder / f"shadow-{number}.safetensors"
+            scores = None if path is None else _read(path)
             if scores is None or len(scores) != len(pool):
                 net = train_one(pool.take(np.flatnonzero(inside[number])), seed + number)
                 scores = logits(net, pool.images)
-                if path:
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    fresh = path.with_suffix(".tmp")
-                    fresh.write_bytes(
-                        save({"scores": scores}, {"digest": sha256_bytes(scores.tobytes())})
-                    )
-                    fresh.replace(path)
+                if path is not None:
+                    _write(path, scores)
             answers.append(scores)
             task.advance(1)
     done = len(answers)
     return Shadows(np.stack(answers), inside[:done], time.perf_counter() - started)
+
+
+def _write(path: Path, scores: Singles) -> None:
+    """Write answers with their digest, in one step; without room the work goes on without them."""
+    fresh = path.with_suffix(".tmp")
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fresh.write_bytes(save({"scores": scores}, {"digest": sha256_bytes(scores.tobytes())}))
+        fresh.replace(path)
 
 
 def _read(path: Path) -> Singles | None:

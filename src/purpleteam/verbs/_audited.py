@@ -11,8 +11,7 @@ from purpleteam.core.records import Measurement, Record
 from purpleteam.core.statistics import Estimate
 from purpleteam.defences.training.dp_sgd import DPSGD
 from purpleteam.privacy.audit import Audit, CanaryAudit, audit
-from purpleteam.verbs._membership import spelled
-from purpleteam.verbs._shadows import Training
+from purpleteam.verbs._learned import Training, spelled
 from purpleteam.verbs._subject import Subject
 
 
@@ -42,7 +41,7 @@ def audited(subject: Subject, asked: CanaryAudit, training: Training) -> tuple[A
             "attack": spelled(asked),
             "canaries": found.canaries,
             "delta": found.delta,
-            "recipe": {"name": training.recipe.name, **asdict(training.recipe)},
+            "recipe": training.told,
         },
         detail={key: value for key, value in told.items() if key != "epsilon_lower"},
         seed=subject.seed,

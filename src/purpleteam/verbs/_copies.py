@@ -7,7 +7,6 @@ from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
-from purpleteam.core.errors import UsageError
 from purpleteam.core.records import Measurement, Record
 from purpleteam.models.architectures import usual_architecture
 from purpleteam.models.black_box import Gives
@@ -15,7 +14,7 @@ from purpleteam.models.inference import logits
 from purpleteam.models.recipes import RECIPES
 from purpleteam.privacy.extraction import Strategy
 from purpleteam.privacy.extraction.extract import Extraction, extract
-from purpleteam.verbs._membership import spelled
+from purpleteam.verbs._learned import spelled
 from purpleteam.verbs._subject import Subject
 
 BUDGETS = (100, 300, 1000, 3000, 10_000)
@@ -28,19 +27,15 @@ def copied(
     strategies: Sequence[Strategy],
     arch: str | None,
     queries: int | None,
-    gives: Gives,
 ) -> tuple[list[Extraction], list[Record], list[str]]:
     """Return what each strategy buys by scores and by labels, the records, and notes."""
     pool, most = subject.dataset.validation, queries or ASKED
-    if not len(pool):
-        raise UsageError(
-            f"dataset {subject.dataset.name!r} has no validation images, about which a copy would "
-            "ask; put some into validation/<class>/"
-        )
     budgets = [count for count in BUDGETS if count <= most] or [most]
     arch = arch or usual_architecture(subject.shape)  # nobody tells what net the model is
     plan, found, records = RECIPES["plain"](), list[Extraction](), list[Record]()
-    answers: tuple[Gives, ...] = ("scores", "labels") if gives == "scores" else ("labels",)
+    answers: tuple[Gives, ...] = ("labels",)
+    if getattr(subject.loaded.module, "gives", "scores") == "scores":
+        answers = ("scores", "labels")
     for strategy in strategies:
         for given in answers:
             extraction = extract(

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from functools import partial
 from typing import Any
 
 from purpleteam.core.records import Measurement, Record
-from purpleteam.data.images import ImageSet
 from purpleteam.models.inference import logits
+from purpleteam.models.weights import digest_of
 from purpleteam.privacy.membership import Evidence, MembershipAttack
 from purpleteam.privacy.membership.measure import Membership, measure
-from purpleteam.privacy.shadows import Pool
-from purpleteam.verbs._shadows import Training, shadows_of
+from purpleteam.privacy.roc import FALSE_POSITIVES
+from purpleteam.privacy.shadows import Pool, train_shadows
+from purpleteam.verbs._learned import Training, spelled
 from purpleteam.verbs._subject import Subject
 
-FALSE_POSITIVES, ENDS = (0.001, 0.01), ("low", "high")
+ENDS = ("low", "high")
 KEPT = ("members", "others", "curve", "gap", "power", "trusted", "doubt")
 """What of an attack's answer stands in its record beside the numbers."""
 
@@ -25,21 +25,40 @@ def recognised(
     subject: Subject,
     attacks: Sequence[MembershipAttack],
     training: Training,
-    learned: ImageSet,
-    others: ImageSet,
+    pool: Pool,
+    learned: str,
     shadows: int,
     seconds: float | None,
     queries: int | None,
 ) -> tuple[list[Membership], dict[str, Any] | None, list[Record], list[str]]:
-    """Return what each attack finds, what the shadow models are, the records, and notes."""
-    pool, notes = Pool.of(learned, others, shadows=shadows, seed=subject.seed), list[str]()
-    rows = pool.judged(subject.seed)
+    """Return what each attack finds, what the shadow models are, the records, and notes.
+
+    `learned` is the digest of what the model has learned. Shadow models are trained where an attack
+    compares with them; a stopped training goes on after the last of them.
+    """
+    rows, notes = pool.judged(subject.seed), list[str]()
     evidence: dict[str, Any] = {"images": pool.images.take(rows), "seed": subject.seed}
     how, told = dict[str, Any](), None
+    journal = subject.journal(
+        pool=pool.images.digest,
+        arch=training.arch,
+        start=digest_of(subject.net(training.arch)),
+        recipe=training.told,
+        validation=subject.dataset.validation.digest,
+        device=subject.device.type,
+    )
     if any(one.needs_shadows for one in attacks):
-        trained = shadows_of(subject, training, pool, shadows, seconds)
+        trained = train_shadows(
+            pool.images,
+            lambda images, seed: training.train(subject, images, seed, f"shadow {seed}"),
+            count=shadows,
+            seed=subject.seed,
+            folder=journal.folder,
+            budget_seconds=seconds,
+            progress=subject.progress,
+        )
         evidence |= {"shadows": trained.scores[:, rows], "inside": trained.inside[:, rows]}
-        how = {"recipe": {"name": training.recipe.name, **asdict(training.recipe)}}
+        how = {"recipe": training.told}
         told = {"arch": training.arch, **how, "seconds": round(trained.seconds, 1)}
         told |= {"count": len(trained), "images": len(pool.images) // 2}
         notes += training.notes
@@ -51,7 +70,8 @@ def recognised(
         for row in measure(seen, pool.member[rows], attacks, most=queries):
             found.append(row)
             task.advance(1)
-    return found, told, _records(subject, learned.digest, found, how), notes
+    journal.remove()
+    return found, told, _records(subject, learned, found, how), notes
 
 
 def _records(
@@ -67,39 +87,22 @@ def _records(
         common: dict[str, Any] = {"subject": about, "seed": subject.seed}
         cost = {"cpu_seconds": row.seconds}
         detail = {key: told[key] for key in KEPT if told.get(key) is not None}
-        records.append(
-            Measurement(
-                name="membership_auroc",
-                value=roc.auc(),
-                how=how,
-                detail=detail,
-                cost=cost,
-                **common,
-            )
-        )
-        records.append(
-            Measurement(name="membership_advantage", value=roc.advantage(), how=how, **common)
-        )
+        area: dict[str, Any] = {"value": roc.auc(), "detail": detail, "cost": cost}
+        records += [
+            Measurement(name="membership_auroc", how=how, **area, **common),
+            Measurement(name="membership_advantage", value=roc.advantage(), how=how, **common),
+        ]
         for rate in FALSE_POSITIVES:
-            if (recognised := roc.tpr_at(rate)) is not None:
-                records.append(
-                    Measurement(
-                        name="membership_rate",
-                        value=recognised,
-                        how=how | {"false_positive_rate": rate},
-                        detail={
-                            "trusted": not row.doubt,
-                            "bounds": dict(zip(ENDS, roc.bounds_at(rate), strict=True)),
-                        },
-                        **common,
-                    )
+            if (sure := roc.tpr_at(rate)) is None:
+                continue
+            bounds = dict(zip(ENDS, roc.bounds_at(rate), strict=True))
+            records.append(
+                Measurement(
+                    name="membership_rate",
+                    value=sure,
+                    how=how | {"false_positive_rate": rate},
+                    detail={"trusted": not row.doubt, "bounds": bounds},
+                    **common,
                 )
+            )
     return records
-
-
-def spelled(attack: Any) -> str:
-    """Return an attack as it is asked for, with the options that are not its defaults."""
-    usual = asdict(type(attack)())
-    changed = {key: value for key, value in asdict(attack).items() if value != usual[key]}
-    given = ",".join(f"{key}={value}" for key, value in changed.items())
-    return f"{attack.name}:{given}" if given else str(attack.name)

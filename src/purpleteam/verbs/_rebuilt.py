@@ -15,9 +15,8 @@ from purpleteam.models.architectures import usual_architecture
 from purpleteam.models.devices import frozen
 from purpleteam.models.recipes import RECIPES
 from purpleteam.privacy.inversion import Inversion, Rebuilt
-from purpleteam.privacy.inversion.judge import Judged, judge
-from purpleteam.verbs._membership import spelled
-from purpleteam.verbs._shadows import Training
+from purpleteam.privacy.inversion.judge import Judge, Judged
+from purpleteam.verbs._learned import Training, spelled
 from purpleteam.verbs._subject import Subject
 
 IMAGES = 20  # rebuilt images: the test of a leak needs some
@@ -30,15 +29,15 @@ def rebuilt(
 ) -> tuple[list[dict[str, Any]], list[Record]]:
     """Return what each attack rebuilds, judged, and the records."""
     pool = subject.dataset.validation if len(subject.dataset.validation) else others
-    count = len(subject.dataset.classes)
-    classes = [n % count for n in range(IMAGES)]
-    by = _judge(subject)
+    known = np.intersect1d(learned.labels, others.labels).tolist()  # what can be compared
+    classes = [known[n % len(known)] for n in range(IMAGES)]
+    judged_by = Judge(by=_judge(subject), learned=learned, others=others, seed=subject.seed)
     told, records = list[dict[str, Any]](), list[Record]()
     with subject.progress.task("inversion", len(inversions)) as task:
         for attack in inversions:
             with frozen(subject.loaded.module) as net:
                 made = attack.rebuild(net, classes, pool=pool, seed=subject.seed)
-            judged = judge(made, by=by, learned=learned, others=others, seed=subject.seed)
+            judged = judged_by(made)
             facts = {"attack": attack.name, "prior": attack.prior, "queries": made.queries}
             told.append(facts | judged.to_json())
             measured = Measurement(

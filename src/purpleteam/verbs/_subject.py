@@ -7,6 +7,8 @@ from typing import Any, Unpack
 import torch
 from torch import nn
 
+from purpleteam import __version__
+from purpleteam.attacks.evaluate import Journal
 from purpleteam.core.errors import ModelError, Refused, UsageError
 from purpleteam.core.factory import is_factory
 from purpleteam.core.progress import SILENT, Progress
@@ -94,6 +96,23 @@ class Subject:
     def part(self, role: Role = "brought") -> Note:
         """Return the record of the part that the model plays."""
         return model_note(self.loaded.digest, self.loaded.name, role)
+
+    def journal(self, **facts: Any) -> Journal:
+        """Return where this very work, which `facts` name, keeps what is done until all of it is.
+
+        Within a run that is the run's own folder, else a cache.
+        """
+        run = self.run
+        of_a_run = run is not None and "verb" not in run.info["asked"]
+        common = {
+            "version": __version__,
+            "torch": torch.__version__,
+            "threads": torch.get_num_threads(),
+            "seed": self.seed,
+        }
+        return Journal.of(
+            common | facts, run.path / "under-way" if run is not None and of_a_run else None
+        )
 
     def data(self, used: str | None = None) -> dict[str, Any]:
         """Return what images there are, by split, and which are used, for --json."""

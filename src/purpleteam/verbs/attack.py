@@ -250,36 +250,26 @@ def _journal(
     subject: Subject, ladders: list[list[EvasionAttack]], batch_size: int, kept: int
 ) -> Journal:
     """Return where this very evaluation keeps its finished batches until it is done."""
-    import torch
-
-    from purpleteam import __version__
-    from purpleteam.attacks.evaluate import Journal
     from purpleteam.core.digest import sha256_bytes
     from purpleteam.models.black_box import BlackBox
     from purpleteam.models.inference import logits
 
-    loaded, run, answers = subject.loaded, subject.run, subject.loaded.digest
+    loaded, answers = subject.loaded, subject.loaded.digest
     if not isinstance(loaded.module, BlackBox):  # a factory's code may change, not its weights
         answers = sha256_bytes(
             logits(loaded.module, subject.dataset.validation.images[:8]).tobytes()
         )
-    facts = {
-        "version": __version__,
-        "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
-        "model": loaded.digest,
-        "normalisation": repr(loaded.normalisation),
-        "answers": answers,
-        "images": [subject.images.digest, subject.dataset.validation.digest],
-        "attacks": [
+    return subject.journal(
+        model=loaded.digest,
+        normalisation=repr(loaded.normalisation),
+        answers=answers,
+        images=[subject.images.digest, subject.dataset.validation.digest],
+        attacks=[
             [{"name": attack.name, **asdict(attack)} for attack in ladder] for ladder in ladders
         ],
-        "seed": subject.seed,
-        "batch_size": batch_size,
-        "kept": kept,
-    }
-    of_a_run = run is not None and "verb" not in run.info["asked"]
-    return Journal.of(facts, run.path / "under-way" if run is not None and of_a_run else None)
+        batch_size=batch_size,
+        kept=kept,
+    )
 
 
 def _records(

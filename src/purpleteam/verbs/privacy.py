@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Unpack
 
@@ -13,16 +14,15 @@ from purpleteam.verbs.result import Result, percent, table
 from purpleteam.verbs.verb import Option, verb
 
 if TYPE_CHECKING:
-    from purpleteam.models.black_box import Gives
     from purpleteam.privacy.audit import Audit
     from purpleteam.privacy.extraction.extract import Extraction
     from purpleteam.privacy.membership.measure import Membership
+    from purpleteam.verbs._subject import Subject
 
 USUAL = (
     *("loss", "entropy", "lira", "rmia", "bavaria", "label_only"),
     *("extraction_natural", "inversion_gradient"),
 )
-FALSE_POSITIVES = (0.001, 0.01)
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -48,7 +48,7 @@ class GivenAway(Result):
                 ("attack", "at 0.1 % false", "at 1 % false", "advantage", "AUROC")
             ]
             for row in told:
-                found = [percent(row["tpr_at"][f"{rate:g}"]) for rate in FALSE_POSITIVES]
+                found = map(percent, row["tpr_at"].values())
                 wide = [_spanned(row[name]) for name in ("advantage", "auroc")]
                 rows.append((row["attack"], *found, *wide))
             doubts = {row["doubt"] for row in told if not row["trusted"]}
@@ -111,90 +111,122 @@ def privacy(
     more than it says: `audit`.
     """
     from purpleteam.privacy.audit import CanaryAudit
-    from purpleteam.privacy.extraction import EXTRACTIONS
-    from purpleteam.privacy.inversion import INVERSIONS
-    from purpleteam.privacy.membership import MEMBERSHIP
-    from purpleteam.privacy.shadows import halves
+    from purpleteam.privacy.extraction import Strategy
+    from purpleteam.privacy.inversion import Inversion
+    from purpleteam.privacy.membership import MembershipAttack
+    from purpleteam.privacy.shadows import Pool, check_count
     from purpleteam.verbs._audited import audited
     from purpleteam.verbs._copies import copied
+    from purpleteam.verbs._learned import Training, learned_by
     from purpleteam.verbs._membership import recognised
     from purpleteam.verbs._rebuilt import rebuilt
-    from purpleteam.verbs._shadows import Training, learned_by
     from purpleteam.verbs._subject import code_of, open_subject
-    from purpleteam.verbs.trained import part, seconds_of
+    from purpleteam.verbs.trained import seconds_of
 
     named, seconds = listed(attack), seconds_of(budget)
-    AUDITS = {CanaryAudit.name: CanaryAudit}  # noqa: N806
-    kinds: dict[str, Any] = {
-        name: kind for kind in (MEMBERSHIP, EXTRACTIONS, INVERSIONS, AUDITS) for name in kind
-    }
-    asked: dict[int, list[Any]] = {id(kind): [] for kind in kinds.values()}
-    for text in named or USUAL:
-        if isinstance(text, str):
-            name = text.partition(":")[0]
-            if name not in kinds:
-                raise UsageError(unknown("attack", name, kinds))
-            asked[id(kinds[name])].append(part(kinds[name], text, "attack"))
-        else:
-            asked[id(kinds[text.name])].append(text)
-    halves(0, shadows, 0)  # an odd number is refused before anything is read
+    asked = [_attack(one) for one in named or USUAL]
+    check_count(shadows)
     arch, given["arch"] = given.get("arch"), code_of(given.get("arch"), model)
     subject = open_subject(images, labels, model=model, **given)
     training = Training.of(subject, arch, recipe, epochs)
     learned, others, guessed = learned_by(subject)
-    notes = [*subject.notes]
-    gives: Gives = getattr(subject.loaded.module, "gives", "scores")
-    white_box = getattr(subject.loaded.module, "differentiable", True)
-    for attacks in asked.values():
-        cannot = [
-            one
-            for one in attacks
-            if (gives == "labels" and getattr(one, "answers", "labels") == "scores")
-            or (gives == "labels" and one.name in INVERSIONS)
-            or (getattr(one, "white_box", False) and not white_box)
-        ]
-        if cannot:
-            needs = "gradients" if getattr(cannot[0], "white_box", False) else "scores"
-            only = f"model {subject.loaded.name!r} gives {gives} only"
-            if named:
-                raise UsageError(f"{only}, and {cannot[0].name} needs {needs}")
-            notes.append(f"{only}: not tried are {', '.join(one.name for one in cannot)}")
-            attacks[:] = [one for one in attacks if one not in cannot]
-    records: list[Record] = []
+    if not named and training.recipe.name == "dp_sgd":
+        asked.append(CanaryAudit())
+    attacks, left_out = _possible(subject, asked, queries, named=bool(named))
+    notes, records = [*subject.notes, *guessed, *left_out], list[Record]()
     values: dict[str, Any] = {"membership": [], "copies": [], "rebuilt": [], "audit": None}
     found: list[Membership] = []
     copies: list[Extraction] = []
-    if attacks := asked[id(MEMBERSHIP)]:
-        told = recognised(subject, attacks, training, learned, others, shadows, seconds, queries)
-        found, values["shadow_models"], more, said = told
-        records += more
-        notes += [*guessed, *said]
+    proved: Audit | None = None
+    if members := [one for one in attacks if isinstance(one, MembershipAttack)]:
+        pool = Pool.of(learned, others, shadows=shadows, seed=subject.seed)
+        found, values["shadow_models"], more, said = recognised(
+            subject, members, training, pool, learned.digest, shadows, seconds, queries
+        )
+        records, notes = records + more, notes + said
         values["membership"] = [row.to_json() for row in found]
-    if attacks := asked[id(EXTRACTIONS)]:
-        copies, more, said = copied(subject, attacks, arch, queries, gives)
-        records += more
-        notes += said
+    if strategies := [one for one in attacks if isinstance(one, Strategy)]:
+        copies, more, said = copied(subject, strategies, arch, queries)
+        records, notes = records + more, notes + said
         values["copies"] = [row.to_json() for row in copies]
-    if attacks := asked[id(INVERSIONS)]:
-        values["rebuilt"], more = rebuilt(subject, attacks, learned, others)
+    if inversions := [one for one in attacks if isinstance(one, Inversion)]:
+        values["rebuilt"], more = rebuilt(subject, inversions, learned, others)
         records += more
-    proved = None
-    if not named and training.recipe.name == "dp_sgd":
-        asked[id(AUDITS)].append(CanaryAudit())
-    for one in asked[id(AUDITS)]:
-        proved, more = audited(subject, one, training)
-        records += more
-        values["audit"] = proved.to_json()
+    for one in attacks:
+        if isinstance(one, CanaryAudit):
+            proved, more = audited(subject, one, training)
+            records += more
+            values["audit"] = proved.to_json()
+    values["members"], values["data"] = len(learned), subject.data("test")
+    values["subject"] = subject.about(training_set=learned.digest)
     return GivenAway(
         audit=proved,
         membership=tuple(found),
         copies=tuple(copies),
-        values={
-            **values,
-            "members": len(learned),
-            "subject": subject.about(training_set=learned.digest),
-            "data": subject.data("test"),
-        },
+        values=values,
         records=(*records, subject.part()),
         notes=tuple(dict.fromkeys(notes)),
     )
+
+
+def _attack(asked: Any) -> Any:
+    """Return the attack that `NAME[:field=value,...]` means, of whatever kind."""
+    from purpleteam.privacy.audit import CanaryAudit
+    from purpleteam.privacy.extraction import EXTRACTIONS
+    from purpleteam.privacy.inversion import INVERSIONS
+    from purpleteam.privacy.membership import MEMBERSHIP
+    from purpleteam.verbs.trained import part
+
+    if not isinstance(asked, str):
+        return asked
+    kinds: dict[str, Any] = {CanaryAudit.name: CanaryAudit}
+    for kind in (MEMBERSHIP, EXTRACTIONS, INVERSIONS):
+        kinds |= dict(kind)
+    if (name := asked.partition(":")[0]) not in kinds:
+        raise UsageError(unknown("attack", name, kinds))
+    return part(kinds, asked, "attack")  # type: ignore[arg-type]
+
+
+def _possible(
+    subject: Subject, attacks: Sequence[Any], queries: int | None, *, named: bool
+) -> tuple[list[Any], list[str]]:
+    """Return the attacks that can be tried, and notes on the others.
+
+    Raises:
+        UsageError: one of them cannot, and was asked for by name.
+    """
+    possible, notes = [], []
+    for one in attacks:
+        if not (why := _lacking(subject, one, queries)):
+            possible.append(one)
+        elif named:
+            raise UsageError(f"{one.name}: {why}")
+        else:
+            notes.append(f"{one.name} is not tried: {why}")
+    return possible, notes
+
+
+def _lacking(subject: Subject, attack: Any, queries: int | None) -> str:
+    """Return what an attack lacks, or nothing."""
+    from purpleteam.privacy.extraction import Strategy
+    from purpleteam.privacy.inversion import Inversion
+    from purpleteam.privacy.membership import MembershipAttack
+
+    net, dataset = subject.loaded.module, subject.dataset
+    labels_only = getattr(net, "gives", "scores") == "labels"
+    match attack:
+        case MembershipAttack() if labels_only and attack.answers == "scores":
+            return f"model {subject.loaded.name!r} gives labels only, and no scores"
+        case MembershipAttack() if queries is not None and queries < 2 * attack.queries:
+            each = attack.queries
+            return f"it asks {each} questions about each image, so {queries} are too few"
+        case Strategy() if not len(dataset.validation):
+            return (
+                f"dataset {dataset.name!r} has no validation images to ask about: "
+                "put some into validation/<class>/"
+            )
+        case Inversion() if labels_only:
+            return f"model {subject.loaded.name!r} gives labels only, and no scores"
+        case Inversion() if attack.white_box and not getattr(net, "differentiable", True):
+            return f"model {subject.loaded.name!r} gives no gradients"
+    return ""

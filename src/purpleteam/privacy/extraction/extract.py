@@ -26,7 +26,7 @@ from purpleteam.models.inference import logits
 from purpleteam.models.recipes import Recipe
 from purpleteam.models.training import Validation, train
 from purpleteam.privacy.extraction import Course, Strategy
-from purpleteam.privacy.membership import Ask
+from purpleteam.privacy.questions import Ask
 
 ATTACKED = 200  # test images whose adversarial examples are tried on the model
 DECIMALS = (1, 2, 3, 4)

@@ -4,7 +4,7 @@ import numpy as np
 
 from purpleteam.core.arrays import Pixels
 from purpleteam.privacy.extraction import EXTRACTIONS, Course, Strategy, part_of
-from purpleteam.privacy.membership.label_only import moved
+from purpleteam.privacy.questions import moved
 
 FARTHEST = 2  # pixels by which images are moved once all were asked about
 

@@ -6,7 +6,7 @@
 """
 
 import sys
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, final
@@ -37,7 +37,7 @@ class Rebuilt:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Inversion:
+class Inversion(ABC):
     """A way to rebuild an image of a class; its fields are its options."""
 
     name: ClassVar[str] = ""

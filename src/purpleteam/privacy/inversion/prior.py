@@ -11,7 +11,8 @@ from purpleteam.models.devices import to_batch
 from purpleteam.privacy.inversion import Kind
 
 COMPONENTS = 40  # directions in which images of the pool differ most
-FITTED = 2000  # images of the pool that tell these
+FITTED = 2000  # images of the pool that tell these, at most
+FITTED_VALUES = 64 << 20  # numbers in them together: of large images fewer are taken
 WIDTH = 3.0  # standard deviations along a direction that an image may be from the mean
 
 
@@ -30,7 +31,8 @@ class Prior:
     @classmethod
     def of(cls, kind: Kind, pool: ImageSet) -> "Prior":
         """Return the prior that a pool tells."""
-        x = to_batch(np.asarray(pool.images[:FITTED]))
+        most = max(2, FITTED_VALUES // int(np.prod(pool.images.shape[1:])))
+        x = to_batch(np.asarray(pool.images[: min(FITTED, most)]))
         mean = x.mean(0)
         if kind != "images":
             return cls(kind, mean, x.new_zeros(0, mean.numel()))

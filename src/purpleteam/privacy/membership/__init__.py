@@ -7,8 +7,7 @@
 """
 
 import sys
-from abc import abstractmethod
-from collections.abc import Callable
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import ClassVar
@@ -16,15 +15,13 @@ from typing import ClassVar
 import numpy as np
 from scipy.special import log_softmax, logsumexp
 
-from purpleteam.core.arrays import Bools, Floats, Pixels, Singles
+from purpleteam.core.arrays import Bools, Floats, Singles
 from purpleteam.core.registry import Registry, check_ranges, part_of
 from purpleteam.data.images import ImageSet
 from purpleteam.models.black_box import Gives
+from purpleteam.privacy.questions import Ask
 
 __all__ = ["MEMBERSHIP", "Evidence", "MembershipAttack", "part_of"]
-
-Ask = Callable[[Pixels], Singles]
-"""The model: uint8 images (B, H, W, C) to scores (B, classes), a row of NaN where it refuses."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -86,7 +83,7 @@ def lead_of(scores: Singles, images: ImageSet) -> Floats:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MembershipAttack:
+class MembershipAttack(ABC):
     """An attack; its fields are its options."""
 
     name: ClassVar[str] = ""

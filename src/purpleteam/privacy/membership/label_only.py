@@ -6,7 +6,7 @@ import numpy as np
 
 from purpleteam.core.arrays import Floats, Pixels
 from purpleteam.privacy.membership import MEMBERSHIP, Evidence, MembershipAttack, part_of
-from purpleteam.privacy.membership.merlin import TOGETHER
+from purpleteam.privacy.questions import TOGETHER, moved
 
 
 @part_of(MEMBERSHIP, "label_only")
@@ -52,16 +52,3 @@ class LabelOnly(MembershipAttack):
 def _labels(evidence: Evidence, pixels: Pixels) -> np.ndarray:
     scores = evidence.ask(pixels)
     return np.where(np.isnan(scores).any(1), -1, np.nan_to_num(scores).argmax(1))
-
-
-def moved(pixels: Pixels, down: int, right: int) -> Pixels:
-    """Return images (N, H, W, C) moved by whole pixels; what comes in is black."""
-    height, width = pixels.shape[1:3]
-    out = np.zeros_like(pixels)
-    into = slice(max(down, 0), height + min(down, 0)), slice(max(right, 0), width + min(right, 0))
-    whence = (
-        slice(max(-down, 0), height - max(down, 0)),
-        slice(max(-right, 0), width - max(right, 0)),
-    )
-    out[:, *into] = pixels[:, *whence]
-    return out

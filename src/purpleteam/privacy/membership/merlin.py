@@ -5,8 +5,7 @@ from scipy.special import log_softmax
 
 from purpleteam.core.arrays import Floats
 from purpleteam.privacy.membership import MEMBERSHIP, Evidence, MembershipAttack, part_of
-
-TOGETHER = 256  # images whose neighbours are asked about at once
+from purpleteam.privacy.questions import TOGETHER
 
 
 @part_of(MEMBERSHIP, "merlin")

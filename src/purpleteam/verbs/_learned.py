@@ -1,14 +1,12 @@
-"""Shadow models of a model that somebody brings: what it learned, and how such a one is trained."""
+"""A model that somebody brings: what it learned, and how it is trained again."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields, replace
-from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from purpleteam import __version__
 from purpleteam.core.config import build
 from purpleteam.core.errors import UsageError
 from purpleteam.core.factory import is_factory
@@ -16,7 +14,6 @@ from purpleteam.data.images import ImageSet
 from purpleteam.defences import DEFENCES
 from purpleteam.models.architectures import usual_architecture
 from purpleteam.models.recipes import RECIPES, Recipe
-from purpleteam.privacy.shadows import Pool, Shadows, train_shadows
 from purpleteam.verbs._subject import Subject
 from purpleteam.verbs.trained import fit, part
 
@@ -50,13 +47,18 @@ class Training:
             return cls(arch, plan, tuple(notes))
         name = str(told.get("name"))
         kind = RECIPES.get(name) or DEFENCES.get(name)
-        if kind is None or kind.__dict__.get("needs_baseline"):
+        if kind is None or getattr(kind, "needs_baseline", False):
             kind, told = RECIPES[USUAL], {}
             notes.append(f"shadow models learn by {USUAL}: nobody says how the model did; --recipe")
         known = {field.name for field in fields(kind)}
         given = {key: value for key, value in told.items() if key in known}
         given |= {} if epochs is None else {"epochs": epochs}
         return cls(arch, build(kind, given, f"recipe {name}"), tuple(notes))
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """The recipe as records have it."""
+        return {"name": self.recipe.name, **asdict(self.recipe)}
 
     def train(self, subject: Subject, images: ImageSet, seed: int, what: str) -> nn.Module:
         """Return a new net, trained on the images."""
@@ -82,34 +84,9 @@ def learned_by(subject: Subject) -> tuple[ImageSet, ImageSet, tuple[str, ...]]:
     return dataset.train, dataset.test, tuple(notes)
 
 
-def shadows_of(
-    subject: Subject, training: Training, pool: Pool, count: int, seconds: float | None
-) -> Shadows:
-    """Return shadow models' answers on a pool; a stopped run goes on after the last of them."""
-    run = subject.run
-    of_a_run = run is not None and "verb" not in run.info["asked"]
-    folder = run.path / "under-way" if run is not None and of_a_run else cache()
-    identity = {
-        "version": __version__,
-        "arch": training.arch,
-        "recipe": {"name": training.recipe.name, **asdict(training.recipe)},
-        "validation": subject.dataset.validation.digest,
-        "device": subject.device.type,
-    }
-    return train_shadows(
-        pool.images,
-        lambda images, seed: training.train(subject, images, seed, f"shadow {seed}"),
-        count=count,
-        seed=subject.seed,
-        identity=identity,
-        folder=folder / "shadows",
-        budget_seconds=seconds,
-        progress=subject.progress,
-    )
-
-
-def cache() -> Path:
-    """Return the folder in which work that was stopped is kept."""
-    from purpleteam.attacks.evaluate import Journal
-
-    return Journal.of({}).folder.parent
+def spelled(attack: Any) -> str:
+    """Return an attack as it is asked for, with the options that are not its defaults."""
+    usual = asdict(type(attack)())
+    changed = {key: value for key, value in asdict(attack).items() if value != usual[key]}
+    given = ",".join(f"{key}={value}" for key, value in changed.items())
+    return f"{attack.name}:{given}" if given else str(attack.name)
